@@ -1,1 +1,5 @@
+//! The node proxy: takes captured connections and carries them with identity, mutual TLS and policy.
 
+#![deny(unsafe_code)]
+
+pub mod config;
