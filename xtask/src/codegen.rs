@@ -21,7 +21,7 @@ const PROTOS: [&str; 6] = [
 pub(crate) struct Codegen {
     /// Write nothing; fail if the committed code is not what the .proto files say.
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 impl Codegen {

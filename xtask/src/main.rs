@@ -1,22 +1,42 @@
-//! The front door.
+//! The front door: `cargo xtask demo`, `cargo xtask test`, and what they are made of.
+//!
+//! Each command is a module with an argument struct and one `run(&self, root)`.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "what a command has to say is its output")]
 
 mod codegen;
+mod demo;
+mod setup;
+mod shell;
+mod test;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
+/// What can be done with this repository.
 #[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
 enum Command {
+    /// Show the mesh at work on this machine, narrated (needs root).
+    Demo(demo::Demo),
+    /// Run everything, from formatting to the end-to-end lane (needs root).
+    Test(test::Test),
     /// Generate Rust from `xds/proto`.
     Codegen(codegen::Codegen),
+    /// Find what this machine lacks, and install it or say exactly what to install.
+    Setup,
 }
 
 fn main() -> Result<()> {
     let root =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match Command::parse() {
+        Command::Demo(demo) => demo.run(root),
+        Command::Test(test) => test.run(root),
         Command::Codegen(codegen) => codegen.run(root),
+        Command::Setup => setup::run_all(),
     }
 }

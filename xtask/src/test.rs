@@ -1,0 +1,85 @@
+//! `cargo xtask test`: every lane, in the order in which they fail fastest.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    codegen, setup,
+    shell::{cargo, run},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Test {
+    /// Run only these lanes.
+    #[arg(long = "lane", value_enum)]
+    lanes: Vec<Lane>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lane {
+    /// rustfmt
+    Fmt,
+    /// clippy, warnings are errors
+    Clippy,
+    /// generated code equals what the .proto files say
+    Codegen,
+    /// each crate's own tests
+    Unit,
+    /// the mesh as a whole, between network namespaces (needs root)
+    E2e,
+}
+
+impl Test {
+    pub(crate) fn run(&self, root: &Path) -> Result<()> {
+        setup::programs(setup::BUILD)?;
+        let lanes = if self.lanes.is_empty() { Lane::value_variants() } else { &self.lanes };
+        let mut failed = Vec::new();
+        for lane in lanes {
+            let started = Instant::now();
+            println!("\x1b[1m== {}\x1b[0m", lane.name());
+            let result = lane.run(root);
+            let verdict = if result.is_ok() { "passed" } else { "FAILED" };
+            println!("\x1b[1m== {} {verdict} in {:.0?}\x1b[0m", lane.name(), started.elapsed());
+            if let Err(error) = result {
+                println!("{error:#}");
+                failed.push(lane.name());
+            }
+        }
+        println!("{} passed, {} failed", lanes.len() - failed.len(), failed.len());
+        if !failed.is_empty() {
+            bail!("lanes failed: {}", failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn run(self, root: &Path) -> Result<()> {
+        match self {
+            Self::Fmt => run(cargo(root).args(["fmt", "--all", "--check"])),
+            Self::Clippy => run(cargo(root).args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])),
+            Self::Codegen => codegen::Codegen { check: true }.run(root),
+            Self::Unit => run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"])),
+            Self::E2e => e2e(root),
+        }
+    }
+}
+
+fn e2e(root: &Path) -> Result<()> {
+    setup::run_all()?;
+    run(cargo(root).args(["build", "--workspace", "--bins"]))?;
+    run(cargo(root).args(["test", "--workspace", "--test", "e2e"]))
+}
