@@ -1,0 +1,89 @@
+//! A workload's private key, and the request that asks for a certificate over it.
+
+use std::fmt;
+
+use rcgen::{CertificateParams, DistinguishedName, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType};
+use rustls_pki_types::PrivateKeyDer;
+use weft_model::Identity;
+
+use crate::pem::{self, PemError};
+
+/// Why a key cannot be made or read. Making one fails only when the machine has no randomness.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The key could not be generated.
+    #[error("a P-256 key cannot be generated")]
+    Generate(#[source] rcgen::Error),
+    /// The text is not a PKCS#8 private key.
+    #[error("private key cannot be read")]
+    Parse(#[source] rcgen::Error),
+    /// The text is not PEM within bounds.
+    #[error("private key cannot be read")]
+    Pem(#[from] PemError),
+    /// The request could not be built.
+    #[error("request for {identity} cannot be built")]
+    Request {
+        /// For whom.
+        identity: Identity,
+        /// Why.
+        source: rcgen::Error,
+    },
+}
+
+/// A private key. Its `Debug` form shows nothing of it.
+pub struct KeyPair(rcgen::KeyPair);
+
+impl KeyPair {
+    /// Makes a P-256 key, what Istio's peers use. About 15 µs.
+    pub fn generate() -> Result<Self, KeyError> {
+        rcgen::KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(KeyError::Generate)
+    }
+
+    /// Reads a PKCS#8 key of any kind that TLS 1.3 can sign with.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        pem::bounded(text)?;
+        rcgen::KeyPair::from_pem(text).map(Self).map_err(KeyError::Parse)
+    }
+
+    /// The private key as PKCS#8 PEM. Secret: for a 0600 file only.
+    pub fn to_pem(&self) -> String {
+        self.0.serialize_pem()
+    }
+
+    /// A certificate signing request for one identity, in PEM.
+    ///
+    /// Istio's form: an empty subject and one critical SAN extension with the one SPIFFE ID.
+    pub fn request(&self, identity: &Identity) -> Result<String, KeyError> {
+        let failed = |source| KeyError::Request { identity: identity.clone(), source };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![uri_san(identity).map_err(failed)?];
+        params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(failed)
+    }
+
+    pub(crate) fn inner(&self) -> &rcgen::KeyPair {
+        &self.0
+    }
+
+    pub(crate) fn into_inner(self) -> rcgen::KeyPair {
+        self.0
+    }
+
+    pub(crate) fn public_key_info(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    pub(crate) fn to_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(self.0.serialize_der().into())
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPair(secret)")
+    }
+}
+
+pub(crate) fn uri_san(identity: &Identity) -> Result<SanType, rcgen::Error> {
+    Ok(SanType::URI(identity.to_string().try_into()?))
+}
