@@ -1,1 +1,5 @@
+//! The mesh as a whole: what its tests, its demo and its benchmark share.
 
+#![forbid(unsafe_code)]
+
+pub mod bench;

@@ -1,0 +1,236 @@
+//! Makes traffic of one kind for a while and says what it saw.
+
+#![allow(clippy::print_stdout, reason = "`held` is the signal that the caller waits for")]
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+
+use super::server::{ENDLESS, head};
+
+const REQUEST: u32 = 128;
+const ANSWER: u32 = 1024;
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// One kind of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A 128 B request for 1 KiB, the next as soon as the answer is there, on each of `connections`.
+    RequestResponse { connections: usize },
+    /// The same at `per_second` over all connections; latency counts from when the request was due.
+    OpenLoop { connections: usize, per_second: u32 },
+    /// Connect, one request, close, in each of `slots`.
+    NewConnections { slots: usize },
+    /// As many bytes as come, server to client.
+    Bulk { streams: usize },
+}
+
+/// What was seen. Latencies are of one operation.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Seen {
+    pub operations: u64,
+    pub failures: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+}
+
+#[derive(Default)]
+struct Tally {
+    latencies: Vec<Duration>,
+    failures: u64,
+    bytes: u64,
+}
+
+/// Makes load of `kind` against a [`super::server`] at `to` for `long`, after a tenth of it as a warm-up.
+pub async fn run(kind: Kind, to: SocketAddr, long: Duration) -> Seen {
+    let start = Instant::now() + long / 10;
+    let window = Window { start, end: start + long };
+    let mut tasks = JoinSet::new();
+    match kind {
+        Kind::RequestResponse { connections } => {
+            (0..connections).for_each(|_| drop(tasks.spawn(closed_loop(to, window))));
+        }
+        Kind::OpenLoop { connections, per_second } => {
+            let count = u32::try_from(connections).unwrap_or(u32::MAX);
+            let every = Duration::from_secs(1) * count / per_second;
+            for n in 0..count {
+                tasks.spawn(open_loop(to, window, every, every * n / count));
+            }
+        }
+        Kind::NewConnections { slots } => {
+            (0..slots).for_each(|_| drop(tasks.spawn(connecting(to, window))));
+        }
+        Kind::Bulk { streams } => {
+            (0..streams).for_each(|_| drop(tasks.spawn(receiving(to, window))));
+        }
+    }
+    let mut all = Tally::default();
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(tally) => {
+                all.latencies.extend(tally.latencies);
+                all.failures += tally.failures;
+                all.bytes += tally.bytes;
+            }
+            Err(_) => all.failures += 1,
+        }
+    }
+    all.into_seen(long)
+}
+
+/// Opens `count` connections, each proved alive by one exchange, prints `held`, and keeps them until standard
+/// input closes. Errors: the first connection that fails.
+pub async fn hold(to: SocketAddr, count: usize) -> anyhow::Result<()> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = connect(to).await?;
+        exchange(&mut stream).await?;
+        held.push(stream);
+    }
+    println!("held");
+    tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;
+    drop(held);
+    Ok(())
+}
+
+impl Tally {
+    fn into_seen(mut self, long: Duration) -> Seen {
+        self.latencies.sort_unstable();
+        let quantile = |permille: usize| {
+            let at = (self.latencies.len() * permille / 1000).min(self.latencies.len().max(1) - 1);
+            self.latencies.get(at).map_or(0.0, |d| d.as_secs_f64() * 1e6)
+        };
+        Seen {
+            operations: self.latencies.len() as u64,
+            failures: self.failures,
+            bytes: self.bytes,
+            seconds: long.as_secs_f64(),
+            p50_us: quantile(500),
+            p99_us: quantile(990),
+            p999_us: quantile(999),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Window {
+    start: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn open(self) -> bool {
+        Instant::now() < self.end
+    }
+
+    fn counts(self, began: Instant) -> bool {
+        began >= self.start
+    }
+}
+
+async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(to)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn exchange(stream: &mut TcpStream) -> io::Result<()> {
+    let mut request = [0; REQUEST as usize];
+    request.iter_mut().zip(head(REQUEST, ANSWER)).for_each(|(to, from)| *to = from);
+    stream.write_all(&request).await?;
+    stream.read_exact(&mut [0; ANSWER as usize]).await?;
+    Ok(())
+}
+
+async fn closed_loop(to: SocketAddr, window: Window) -> Tally {
+    let mut tally = Tally::default();
+    let Ok(mut stream) = connect(to).await else {
+        tally.failures += 1;
+        return tally;
+    };
+    while window.open() {
+        let began = Instant::now();
+        if exchange(&mut stream).await.is_err() {
+            tally.failures += 1;
+            return tally;
+        }
+        if window.counts(began) {
+            tally.latencies.push(began.elapsed());
+        }
+    }
+    tally
+}
+
+async fn open_loop(to: SocketAddr, window: Window, every: Duration, offset: Duration) -> Tally {
+    let mut tally = Tally::default();
+    let Ok(mut stream) = connect(to).await else {
+        tally.failures += 1;
+        return tally;
+    };
+    let mut due = Instant::now() + offset;
+    while due < window.end {
+        sleep_until(due.into()).await;
+        if exchange(&mut stream).await.is_err() {
+            tally.failures += 1;
+            return tally;
+        }
+        if window.counts(due) {
+            tally.latencies.push(due.elapsed());
+        }
+        due += every;
+    }
+    tally
+}
+
+async fn connecting(to: SocketAddr, window: Window) -> Tally {
+    let mut tally = Tally::default();
+    while window.open() {
+        let began = Instant::now();
+        let done = async { exchange(&mut connect(to).await?).await }.await;
+        match done {
+            Ok(()) if window.counts(began) => tally.latencies.push(began.elapsed()),
+            Ok(()) => {}
+            Err(_) => tally.failures += 1,
+        }
+    }
+    tally
+}
+
+async fn receiving(to: SocketAddr, window: Window) -> Tally {
+    let mut tally = Tally::default();
+    let Ok(mut stream) = connect(to).await else {
+        tally.failures += 1;
+        return tally;
+    };
+    let mut request = [0; 8];
+    request.copy_from_slice(&head(8, ENDLESS));
+    if stream.write_all(&request).await.is_err() {
+        tally.failures += 1;
+        return tally;
+    }
+    let mut buffer = vec![0; 256 * 1024];
+    while window.open() {
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => {
+                tally.failures += 1;
+                return tally;
+            }
+            Ok(n) if window.counts(Instant::now()) => tally.bytes += n as u64,
+            Ok(_) => {}
+        }
+    }
+    tally
+}
