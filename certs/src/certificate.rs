@@ -157,7 +157,6 @@ pub(crate) fn parse<'a>(
     Ok(certificate)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err as it is")]
 fn malformed(reason: impl std::fmt::Display) -> CertificateError {
     CertificateError::Malformed { reason: shown(&reason.to_string()) }
 }

@@ -28,6 +28,7 @@ mod bundle;
 mod certificate;
 mod key;
 mod pem;
+mod renewal;
 mod svid;
 mod time;
 mod tls;
@@ -41,6 +42,7 @@ pub use bundle::{Bundle, BundleError};
 pub use certificate::{CertificateError, Leaf, Summary};
 pub use key::{KeyError, KeyPair};
 pub use pem::PemError;
+pub use renewal::{Now, Priority, REQUESTS_MAX, Released, Renewal, Step};
 pub use svid::{Svid, SvidError};
 pub use tls::{
     client_config, client_config_at, peer_identity, server_config, server_config_at, server_name,
