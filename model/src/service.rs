@@ -115,7 +115,7 @@ pub enum HealthPolicy {
     AllowAll,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IpFamilies {
     #[default]
     Automatic,

@@ -1,0 +1,39 @@
+use super::*;
+
+#[test]
+fn an_authority_is_an_address_or_a_host_with_a_port() {
+    let parsed = |text: &str| text.parse::<Authority>().map(|a| a.to_string());
+    for (text, expected) in [
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("[fd00::1]:80", "[fd00::1]:80"),
+        ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+        ("Web.Shop.svc.cluster.local.:8080", "web.shop.svc.cluster.local:8080"),
+    ] {
+        assert_eq!(parsed(text).as_deref(), Ok(expected));
+    }
+}
+
+#[test]
+fn an_authority_that_could_be_read_two_ways_is_refused() {
+    for text in [
+        "",
+        "web",
+        "web:",
+        ":80",
+        "web:0",
+        "web:65536",
+        "web:+80",
+        "10.0.0.1",
+        "10.0.0.1:0",
+        "[fd00::1]",
+        "fd00::1",
+        "*.shop:80",
+        "a@web:80",
+        "web/x:80",
+        "web :80",
+        "web:80:90",
+        "web\r\n:80",
+    ] {
+        assert!(text.parse::<Authority>().is_err(), "{text:?} was taken");
+    }
+}

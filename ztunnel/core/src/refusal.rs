@@ -1,0 +1,197 @@
+//! Why a connection was not let through: what, whose fault, and whether trying again may help.
+
+use std::fmt;
+
+use weft_model::{
+    GatewayAddress, Hostname, Network, NetworkAddress, PeerAddr, PolicyName, ServiceName,
+};
+
+use crate::{Authority, AuthorityError, Denial, Pod};
+
+/// One decision against a connection.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("a tunnel is asked for by CONNECT, not by {method}")]
+    NotConnect { method: String },
+    #[error(transparent)]
+    BadAuthority(#[from] AuthorityError),
+    #[error("authority {authority} is not the address {local} that the tunnel came to")]
+    WrongAuthority { authority: Authority, local: PeerAddr },
+    #[error("pod {pod} is not known in the mesh, or runs as another service account there")]
+    UnknownPod { pod: Pod },
+    #[error("{hostname} is no service of this workload")]
+    UnknownHost { hostname: Hostname },
+    #[error("service {service} has no port {port}")]
+    NoPort { service: ServiceName, port: u16 },
+    #[error("port {port} is the proxy's own")]
+    ProxyPort { port: u16 },
+    #[error("{0}")]
+    Denied(Denial),
+    #[error("service {service} has no usable endpoint{}", Reasons(left_out))]
+    NoEndpoint { service: ServiceName, left_out: Vec<(LeftOut, usize)> },
+    #[error("gateway {} is not known in the mesh", Gateway(gateway))]
+    UnknownGateway { gateway: GatewayAddress },
+    #[error("network {network} is not this one and has no gateway for {destination}")]
+    NoGateway { network: Network, destination: String },
+    #[error("workload {workload} has neither address nor host name")]
+    NoAddress { workload: String },
+}
+
+/// Who can mend it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The peer asked for something wrong.
+    Client,
+    /// Policy says no, as it should.
+    Policy,
+    /// The destination, or what is configured for it.
+    Destination,
+    /// The mesh's own knowledge is not complete.
+    Mesh,
+}
+
+/// What may help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// The same question has the same answer.
+    Never,
+    /// The picture may be about to arrive: wait a bounded time and resolve again.
+    NewerView,
+}
+
+/// Why an endpoint was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LeftOut {
+    Unhealthy,
+    /// The endpoint does not serve the port.
+    NoPort,
+    /// It has neither address nor host name, and its network is ours.
+    NoAddress,
+    /// It is in another network, whose gateway is not known.
+    NoGateway,
+    /// Its capacity is 0.
+    NoCapacity,
+    /// STRICT, and it is not local enough.
+    NotLocal,
+    /// FAILOVER, and a more local one exists.
+    Farther,
+    /// A connection to it failed a moment ago.
+    Tried,
+}
+
+impl Refusal {
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NotConnect { .. }
+            | Self::BadAuthority(_)
+            | Self::WrongAuthority { .. }
+            | Self::UnknownHost { .. }
+            | Self::NoPort { .. }
+            | Self::ProxyPort { .. } => Fault::Client,
+            Self::Denied(denial) => match denial {
+                Denial::Matched { .. } | Denial::NothingAllows { .. } => Fault::Policy,
+                Denial::UnknownPolicy { .. } => Fault::Mesh,
+            },
+            Self::NoEndpoint { .. } | Self::NoGateway { .. } | Self::NoAddress { .. } => {
+                Fault::Destination
+            }
+            Self::UnknownPod { .. } | Self::UnknownGateway { .. } => Fault::Mesh,
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::UnknownPod { .. }
+            | Self::UnknownHost { .. }
+            | Self::UnknownGateway { .. }
+            | Self::Denied(Denial::UnknownPolicy { .. }) => Retry::NewerView,
+            Self::NotConnect { .. }
+            | Self::BadAuthority(_)
+            | Self::WrongAuthority { .. }
+            | Self::NoPort { .. }
+            | Self::ProxyPort { .. }
+            | Self::Denied(_)
+            | Self::NoEndpoint { .. }
+            | Self::NoGateway { .. }
+            | Self::NoAddress { .. } => Retry::Never,
+        }
+    }
+
+    /// The reply to a CONNECT. Istio says 401 where one would expect 403; peers know it so.
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Self::NotConnect { .. } | Self::BadAuthority(_) | Self::WrongAuthority { .. } => 400,
+            Self::Denied(_) => 401,
+            Self::UnknownPod { .. }
+            | Self::UnknownHost { .. }
+            | Self::NoPort { .. }
+            | Self::ProxyPort { .. }
+            | Self::NoEndpoint { .. }
+            | Self::UnknownGateway { .. }
+            | Self::NoGateway { .. }
+            | Self::NoAddress { .. } => 503,
+        }
+    }
+
+    /// The policy that refused, when one did by itself.
+    pub fn policy(&self) -> Option<&PolicyName> {
+        match self {
+            Self::Denied(Denial::Matched { policy, .. } | Denial::UnknownPolicy { policy }) => {
+                Some(policy)
+            }
+            Self::Denied(Denial::NothingAllows { policies }) => policies.first(),
+            Self::NotConnect { .. }
+            | Self::BadAuthority(_)
+            | Self::WrongAuthority { .. }
+            | Self::UnknownPod { .. }
+            | Self::UnknownHost { .. }
+            | Self::NoPort { .. }
+            | Self::ProxyPort { .. }
+            | Self::NoEndpoint { .. }
+            | Self::UnknownGateway { .. }
+            | Self::NoGateway { .. }
+            | Self::NoAddress { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unhealthy => "unhealthy",
+            Self::NoPort => "without the port",
+            Self::NoAddress => "without an address",
+            Self::NoGateway => "behind an unknown gateway",
+            Self::NoCapacity => "of capacity 0",
+            Self::NotLocal => "not local",
+            Self::Farther => "farther away",
+            Self::Tried => "just tried",
+        })
+    }
+}
+
+struct Reasons<'a>(&'a [(LeftOut, usize)]);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (reason, count)) in self.0.iter().enumerate() {
+            write!(f, "{}{count} {reason}", if i == 0 { ": " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Gateway<'a>(pub(crate) &'a GatewayAddress);
+
+impl fmt::Display for Gateway<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            GatewayAddress::Hostname { name, hbone_port } => write!(f, "{name}:{hbone_port}"),
+            GatewayAddress::Address { address, hbone_port } => {
+                let at: &NetworkAddress = address;
+                write!(f, "{at}:{hbone_port}")
+            }
+        }
+    }
+}
