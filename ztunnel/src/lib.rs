@@ -3,4 +3,4 @@
 #![deny(unsafe_code)]
 
 pub mod config;
-pub mod identity;
+pub mod telemetry;

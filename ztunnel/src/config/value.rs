@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use weft_model::{Network, TrustDomain};
 
 /// A type of field. Every field is read from text, whether it came from YAML or from the environment.
@@ -258,18 +259,25 @@ impl Value for ServerUrl {
 }
 
 /// Which events are logged, for example `info` or `info,ztunnel::dns=debug`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Debug)]
-pub struct LogFilter(String);
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogFilter(Targets);
 
 impl LogFilter {
-    pub fn as_str(&self) -> &str {
+    pub fn targets(&self) -> &Targets {
         &self.0
     }
 }
 
 impl Default for LogFilter {
     fn default() -> Self {
-        Self("info".to_owned())
+        Self(Targets::new().with_default(LevelFilter::INFO))
+    }
+}
+
+/// Filters have no order; a range of them is never asked for.
+impl PartialOrd for LogFilter {
+    fn partial_cmp(&self, _: &Self) -> Option<std::cmp::Ordering> {
+        None
     }
 }
 
@@ -277,8 +285,7 @@ impl FromStr for LogFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        tracing_subscriber::filter::Targets::from_str(text).map_err(|e| e.to_string())?;
-        Ok(Self(text.to_owned()))
+        Targets::from_str(text).map(Self).map_err(|e| e.to_string())
     }
 }
 
@@ -290,7 +297,7 @@ impl Value for LogFilter {
     }
 
     fn text(&self) -> String {
-        self.0.clone()
+        self.0.to_string()
     }
 }
 
