@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::{Namespace, PolicyName, ServiceAccountName};
 
@@ -18,16 +19,17 @@ pub struct Authorization {
     pub dry_run: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Scope {
     Global,
     /// All workloads of the policy's namespace.
     Namespace,
     /// The workloads that list it in `Workload::policies`.
+    #[serde(rename = "WorkloadSelector")]
     Workload,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Action {
     Allow,
     Deny,
@@ -105,7 +107,8 @@ pub enum StringMatch {
     Presence,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccountMatch {
     pub namespace: Namespace,
     pub service_account: ServiceAccountName,

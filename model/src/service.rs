@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Hostname, Identity, Namespace, NetworkAddress, NetworkCidr, ServiceName};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,7 +65,7 @@ pub struct ServicePort {
     pub app_protocol: AppProtocol,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum AppProtocol {
     #[default]
     Unknown,
@@ -85,7 +87,7 @@ pub struct LoadBalancing {
     pub health: HealthPolicy,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RoutingScope {
     Region,
     Zone,
@@ -95,10 +97,11 @@ pub enum RoutingScope {
     Network,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Mode {
     /// Every endpoint, whatever its rank.
     #[default]
+    #[serde(rename = "Standard")]
     Any,
     /// Only endpoints that match all scopes; none is an error.
     Strict,
@@ -108,23 +111,25 @@ pub enum Mode {
     Passthrough,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum HealthPolicy {
     #[default]
     OnlyHealthy,
     AllowAll,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum IpFamilies {
     #[default]
     Automatic,
+    #[serde(rename = "IPv4")]
     Ipv4Only,
+    #[serde(rename = "IPv6")]
     Ipv6Only,
     Dual,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Visibility {
     #[default]
     Public,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     GatewayAddress, Hostname, Identity, Namespace, Network, NetworkAddress, PolicyName, Ports,
     ServiceAccountName, ServiceName, TrustDomain, WorkloadUid,
@@ -71,9 +73,9 @@ impl Workload {
             canonical_name: empty.clone(),
             canonical_revision: empty.clone(),
             workload_type: WorkloadType::Pod,
-            workload_name: empty.clone(),
+            workload_name: empty,
             cluster_id: "Kubernetes".into(),
-            locality: Locality { region: empty.clone(), zone: empty.clone(), subzone: empty },
+            locality: Locality::default(),
             health: Health::Healthy,
             capacity: 1,
             services: BTreeMap::new(),
@@ -104,12 +106,14 @@ impl Workload {
 }
 
 /// How a workload is reached. Istio's legacy mTLS is refused when decoded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum TunnelProtocol {
     /// Plain TCP.
     #[default]
+    #[serde(rename = "TCP")]
     None,
     /// HTTP/2 CONNECT over mutual TLS, port 15008.
+    #[serde(rename = "HBONE")]
     Hbone,
 }
 
@@ -122,31 +126,42 @@ pub enum ApplicationTunnel {
     Proxy { port: Option<u16> },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum NetworkMode {
     #[default]
     Standard,
     HostNetwork,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WorkloadType {
     Deployment,
     CronJob,
+    #[default]
     Pod,
     Job,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Health {
     #[default]
     Healthy,
     Unhealthy,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Locality {
     pub region: Arc<str>,
     pub zone: Arc<str>,
     pub subzone: Arc<str>,
+}
+
+// By hand: `Arc<str>` has a default, but each would be its own allocation.
+impl Default for Locality {
+    fn default() -> Self {
+        let empty: Arc<str> = "".into();
+        Self { region: empty.clone(), zone: empty.clone(), subzone: empty }
+    }
 }
