@@ -100,14 +100,18 @@ pub fn encode(change: &Change) -> Option<Encoded> {
 /// `None` when nothing needs to stand in: a policy that workloads list by name denies by being unknown, and
 /// one that is only tried out was never enforced.
 pub fn stand_in(name: &PolicyName, body: &[u8]) -> Option<Authorization> {
+    let named = |m: &proto::security::Authorization| {
+        m.namespace == name.namespace() && m.name == name.name()
+    };
     let scope = match proto::security::Authorization::decode(body) {
-        Ok(policy) if policy.dry_run => return None,
-        Ok(policy) => match proto::security::Scope::try_from(policy.scope) {
+        Ok(policy) if named(&policy) => match proto::security::Scope::try_from(policy.scope) {
+            _ if policy.dry_run => return None,
             Ok(proto::security::Scope::Global) => Scope::Global,
             Ok(proto::security::Scope::WorkloadSelector) => return None,
             Ok(proto::security::Scope::Namespace) | Err(_) => Scope::Namespace,
         },
-        Err(_) => Scope::Namespace,
+        // What it says of itself cannot be believed.
+        Ok(_) | Err(_) => Scope::Namespace,
     };
     let everything = vec![Rule::default()];
     Some(Authorization {

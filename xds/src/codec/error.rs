@@ -31,8 +31,8 @@ pub enum Problem {
     PrefixLength { length: u32, max: u8 },
     #[error("port {0} is more than 65535")]
     Port(u32),
-    #[error("`{0}` is not the name of what it holds")]
-    NameDiffers(String),
+    #[error("what it holds is `{0}`")]
+    Holds(String),
     #[error(transparent)]
     Name(#[from] NameError),
 }

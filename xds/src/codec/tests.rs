@@ -298,7 +298,14 @@ fn a_policy_with_a_field_newer_than_us_is_refused() {
 fn the_stand_in_for_an_unreadable_policy_denies_what_it_could_have_governed() {
     let name = PolicyName::new("shop", "p").unwrap();
     let of = |scope: i32, dry_run| {
-        let policy = security::Authorization { scope, dry_run, ..Default::default() };
+        let (namespace, name_on_wire) = ("shop".into(), "p".into());
+        let policy = security::Authorization {
+            name: name_on_wire,
+            namespace,
+            scope,
+            dry_run,
+            ..Default::default()
+        };
         stand_in(&name, &policy.encode_to_vec()).map(|p| (p.scope, p.action, p.rules))
     };
     let denied = |scope| Some((scope, Action::Deny, vec![Rule::default()]));
@@ -307,7 +314,9 @@ fn the_stand_in_for_an_unreadable_policy_denies_what_it_could_have_governed() {
     assert_eq!(of(9, false), denied(Scope::Namespace));
     assert_eq!(of(2, false), None);
     assert_eq!(of(1, true), None);
-    assert_eq!(stand_in(&name, &[0xff]).map(|p| p.scope), Some(Scope::Namespace));
+    for unreadable in [&[0xff][..], &[]] {
+        assert_eq!(stand_in(&name, unreadable).map(|p| p.scope), Some(Scope::Namespace));
+    }
 }
 
 #[test]

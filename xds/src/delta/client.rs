@@ -1,0 +1,313 @@
+//! What a proxy holds, how that follows what it receives, and what it answers.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use prost::Message;
+use weft_model::{Change, PolicyName, ResourceKey, ServiceName};
+
+use crate::{
+    codec::{self, DecodeError, Problem, ResourceType},
+    proto::{
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource},
+        rpc::Status,
+    },
+};
+
+/// A client's side of the protocol, over any number of streams.
+///
+/// Resources are taken one by one: what cannot be decoded is refused by name, and does not keep the others
+/// out. Of a refused resource the form that was accepted before stays in force.
+#[derive(Debug)]
+pub struct Client {
+    node: Node,
+    addresses: Held,
+    policies: Held,
+}
+
+/// One type's resources.
+#[derive(Debug, Default)]
+struct Held {
+    entries: HashMap<Arc<str>, Entry>,
+    answered: Answered,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// In force. If `newer_refused`, a later form of it was refused.
+    Accepted { key: ResourceKey, version: String, body: Bytes, newer_refused: Option<DecodeError> },
+    /// Never accepted in any form. `stands_in`: a policy that denies is in force in its place.
+    Refused { error: DecodeError, stands_in: Option<ResourceKey> },
+}
+
+/// Whether the server has answered for a type.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Answered {
+    #[default]
+    Never,
+    /// On an earlier stream.
+    Before,
+    OnThisStream,
+}
+
+/// A resource as it is kept for the next start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    pub kind: ResourceType,
+    pub name: Arc<str>,
+    pub version: String,
+    /// As received: fields that we do not know survive.
+    pub body: Bytes,
+}
+
+/// What a response came to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Received {
+    /// To be applied, in order, before `reply` is sent.
+    pub changes: Vec<Change>,
+    pub reply: DeltaDiscoveryRequest,
+    pub refused: Vec<Refused>,
+}
+
+/// A resource that was not taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub name: Arc<str>,
+    pub error: DecodeError,
+}
+
+/// A server logs what we answer; names and values in it may be of any length.
+const NACK_CHARS_MAX: usize = 4096;
+
+impl Client {
+    pub fn new(node: Node) -> Self {
+        Self { node, addresses: Held::default(), policies: Held::default() }
+    }
+
+    /// Takes what was kept at an earlier run, as if a server had sent it.
+    pub fn restore(&mut self, kept: Kept) -> Result<Vec<Change>, DecodeError> {
+        let change = decode_named(kept.kind, &kept.name, &kept.body)?;
+        Ok(self.of_mut(kept.kind).accept(kept.name, change, kept.version, kept.body))
+    }
+
+    /// What is in force, to be kept.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
+        ResourceType::ALL.into_iter().flat_map(move |kind| {
+            self.of(kind).entries.iter().filter_map(move |(name, entry)| match entry {
+                Entry::Accepted { version, body, .. } => Some(Kept {
+                    kind,
+                    name: name.clone(),
+                    version: version.clone(),
+                    body: body.clone(),
+                }),
+                Entry::Refused { .. } => None,
+            })
+        })
+    }
+
+    /// Everything whose newest form was refused.
+    pub fn refused(&self) -> impl Iterator<Item = Refused> + '_ {
+        let entries = [&self.policies, &self.addresses].into_iter().flat_map(|h| &h.entries);
+        entries.filter_map(|(name, entry)| match entry {
+            Entry::Refused { error, .. } => {
+                Some(Refused { name: name.clone(), error: error.clone() })
+            }
+            Entry::Accepted { newer_refused, .. } => {
+                newer_refused.clone().map(|error| Refused { name: name.clone(), error })
+            }
+        })
+    }
+
+    pub fn answered(&self, kind: ResourceType) -> Answered {
+        self.of(kind).answered
+    }
+
+    /// The first requests of a new stream, one per type, naming what is held so that only differences come.
+    pub fn connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        // Policies first: a workload that lists an unknown policy is denied.
+        let request = |kind: ResourceType| {
+            let held = self.of_mut(kind);
+            held.answered = held.answered.min(Answered::Before);
+            let initial_resource_versions =
+                held.entries.iter().filter_map(|(name, entry)| entry.claim(name)).collect();
+            DeltaDiscoveryRequest {
+                node: Some(self.node.clone()),
+                type_url: kind.type_url().to_owned(),
+                initial_resource_versions,
+                ..DeltaDiscoveryRequest::default()
+            }
+        };
+        ResourceType::ALL.map(request).into()
+    }
+
+    /// Takes a response: what of it to apply, and what to answer.
+    pub fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received {
+        let mut reply = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce,
+            ..DeltaDiscoveryRequest::default()
+        };
+        let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
+            let url: String = response.type_url.chars().take(256).collect();
+            reply.error_detail = Some(status(format!("type {url:?} was not asked for")));
+            return Received { changes: Vec::new(), reply, refused: Vec::new() };
+        };
+        let held = self.of_mut(kind);
+        let (mut changes, mut refused) = (Vec::new(), Vec::new());
+        for bytes in response.resources {
+            refused.extend(held.take(kind, bytes, &mut changes).err());
+        }
+        for name in response.removed_resources {
+            changes.extend(held.drop_named(&name).map(Change::Remove));
+        }
+        held.answered = Answered::OnThisStream;
+        reply.error_detail = nack(&refused);
+        Received { changes, reply, refused }
+    }
+
+    fn of(&self, kind: ResourceType) -> &Held {
+        match kind {
+            ResourceType::Address => &self.addresses,
+            ResourceType::Authorization => &self.policies,
+        }
+    }
+
+    fn of_mut(&mut self, kind: ResourceType) -> &mut Held {
+        match kind {
+            ResourceType::Address => &mut self.addresses,
+            ResourceType::Authorization => &mut self.policies,
+        }
+    }
+}
+
+impl Entry {
+    /// What to say in the first request of a stream that we hold: the last version that we accepted, so that
+    /// a newer one is sent again; or no version for what merely stands in, so that we hear of its removal.
+    fn claim(&self, name: &Arc<str>) -> Option<(String, String)> {
+        match self {
+            Self::Accepted { version, .. } => Some((name.to_string(), version.clone())),
+            Self::Refused { stands_in: Some(_), .. } => Some((name.to_string(), String::new())),
+            Self::Refused { stands_in: None, .. } => None,
+        }
+    }
+
+    fn key(&self) -> Option<&ResourceKey> {
+        match self {
+            Self::Accepted { key, .. } => Some(key),
+            Self::Refused { stands_in, .. } => stands_in.as_ref(),
+        }
+    }
+}
+
+impl Held {
+    /// Takes one resource of a response, or refuses it, perhaps with a policy to stand in for it.
+    fn take(
+        &mut self,
+        kind: ResourceType,
+        bytes: Bytes,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Refused> {
+        let resource = Resource::decode(bytes).map_err(|e| {
+            let problem = Problem::NotProtobuf(e.to_string());
+            Refused { name: "".into(), error: DecodeError::new("resource", "envelope", problem) }
+        })?;
+        let name: Arc<str> = resource.name.into();
+        let (body, decoded) = match resource.resource {
+            Some(any) if any.type_url == kind.type_url() => {
+                let decoded = decode_named(kind, &name, &any.value);
+                (any.value, decoded)
+            }
+            Some(any) => {
+                (Vec::new(), Err(DecodeError::new(&name, "type_url", Problem::Holds(any.type_url))))
+            }
+            None => (Vec::new(), Err(DecodeError::new(&name, "resource", Problem::Missing))),
+        };
+        match decoded {
+            Ok(change) => {
+                changes.extend(self.accept(name, change, resource.version, body.into()));
+                Ok(())
+            }
+            Err(error) => {
+                changes.extend(self.refuse(kind, name.clone(), &body, error.clone()));
+                Err(Refused { name, error })
+            }
+        }
+    }
+
+    /// Puts a resource in force. A removal comes first where the name stood for something else.
+    fn accept(
+        &mut self,
+        name: Arc<str>,
+        change: Change,
+        version: String,
+        body: Bytes,
+    ) -> Vec<Change> {
+        let key = change.key();
+        let entry = Entry::Accepted { key: key.clone(), version, body, newer_refused: None };
+        let before = self.entries.insert(name, entry);
+        let stale = before.and_then(|entry| entry.key().filter(|old| **old != key).cloned());
+        stale.map(Change::Remove).into_iter().chain([change]).collect()
+    }
+
+    /// Takes note that a resource was refused. What was accepted under its name stays in force; where there
+    /// was nothing, a policy is stood in for.
+    fn refuse(
+        &mut self,
+        kind: ResourceType,
+        name: Arc<str>,
+        body: &[u8],
+        error: DecodeError,
+    ) -> Option<Change> {
+        if let Some(Entry::Accepted { newer_refused, .. }) = self.entries.get_mut(&name) {
+            *newer_refused = Some(error);
+            return None;
+        }
+        let policy = match kind {
+            ResourceType::Address => None,
+            ResourceType::Authorization => {
+                name.parse::<PolicyName>().ok().and_then(|policy| codec::stand_in(&policy, body))
+            }
+        };
+        let change = policy.map(|policy| Change::Policy(Arc::new(policy)));
+        let entry = Entry::Refused { error, stands_in: change.as_ref().map(Change::key) };
+        let before = self.entries.insert(name, entry);
+        let stood_in = before.and_then(|entry| entry.key().cloned()).map(Change::Remove);
+        change.or(stood_in)
+    }
+
+    fn drop_named(&mut self, name: &str) -> Option<ResourceKey> {
+        self.entries.remove(name).and_then(|entry| entry.key().cloned())
+    }
+}
+
+/// Decodes a resource and checks that it is what its name says: it is removed by that name.
+fn decode_named(kind: ResourceType, name: &str, body: &[u8]) -> Result<Change, DecodeError> {
+    let change = codec::decode(kind, body)?;
+    let (same, holds) = match change.key() {
+        ResourceKey::Workload(uid) => (uid.as_str() == name, uid.to_string()),
+        // Host names are compared as DNS does.
+        ResourceKey::Service(service) => {
+            (name.parse::<ServiceName>().is_ok_and(|n| n == service), service.to_string())
+        }
+        ResourceKey::Policy(policy) => {
+            (name.parse::<PolicyName>().is_ok_and(|n| n == policy), policy.to_string())
+        }
+    };
+    if same { Ok(change) } else { Err(DecodeError::new(name, "name", Problem::Holds(holds))) }
+}
+
+fn nack(refused: &[Refused]) -> Option<Status> {
+    if refused.is_empty() {
+        return None;
+    }
+    let reasons: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.name, r.error)).collect();
+    Some(status(reasons.join("; ").chars().take(NACK_CHARS_MAX).collect()))
+}
+
+fn status(message: String) -> Status {
+    // The code says nothing that the message does not: peers send none.
+    Status { code: 0, message }
+}
+
+#[cfg(test)]
+mod tests;

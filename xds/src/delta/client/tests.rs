@@ -1,0 +1,205 @@
+use weft_model::{Action, View};
+
+use super::*;
+use crate::proto::{security, workload as pb};
+
+const ADDRESS: ResourceType = ResourceType::Address;
+const POLICY: ResourceType = ResourceType::Authorization;
+
+fn resource(kind: ResourceType, name: &str, version: &str, body: Vec<u8>) -> Bytes {
+    let any = prost_types::Any { type_url: kind.type_url().to_owned(), value: body };
+    Resource {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(any),
+        ..Resource::default()
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn workload(uid: &str, tunnel_protocol: i32) -> Vec<u8> {
+    let workload = pb::Workload {
+        uid: uid.to_owned(),
+        namespace: "shop".to_owned(),
+        tunnel_protocol,
+        ..pb::Workload::default()
+    };
+    pb::Address { r#type: Some(pb::address::Type::Workload(workload)) }.encode_to_vec()
+}
+
+fn policy(name: &str, scope: i32, action: i32) -> Vec<u8> {
+    security::Authorization {
+        name: name.to_owned(),
+        namespace: "shop".to_owned(),
+        scope,
+        action,
+        ..security::Authorization::default()
+    }
+    .encode_to_vec()
+}
+
+fn response(kind: ResourceType, nonce: &str, resources: Vec<Bytes>) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: kind.type_url().to_owned(),
+        nonce: nonce.to_owned(),
+        resources,
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+fn removal(kind: ResourceType, name: &str) -> DeltaDiscoveryResponse {
+    let removed_resources = vec![name.to_owned()];
+    DeltaDiscoveryResponse { removed_resources, ..response(kind, "r", Vec::new()) }
+}
+
+fn claims(client: &mut Client, kind: ResourceType) -> Vec<(String, String)> {
+    let requests = client.connect();
+    let request = requests.into_iter().find(|r| r.type_url == kind.type_url()).unwrap();
+    request.initial_resource_versions.into_iter().collect()
+}
+
+#[test]
+fn a_new_stream_asks_for_both_types_and_says_who_asks() {
+    let node =
+        Node { id: "ztunnel~10.0.0.1~z.istio-system~istio-system.svc".into(), ..Node::default() };
+    let requests = Client::new(node.clone()).connect();
+    let expected = |kind: ResourceType| DeltaDiscoveryRequest {
+        node: Some(node.clone()),
+        type_url: kind.type_url().to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    assert_eq!(requests, [expected(POLICY), expected(ADDRESS)]);
+}
+
+#[test]
+fn what_is_understood_is_acknowledged_by_its_nonce() {
+    let mut client = Client::new(Node::default());
+    let received =
+        client.receive(response(ADDRESS, "7", vec![resource(ADDRESS, "a", "1", workload("a", 1))]));
+    assert_eq!(received.changes.len(), 1);
+    assert_eq!(received.reply.response_nonce, "7");
+    assert_eq!(received.reply.error_detail, None);
+    assert_eq!(claims(&mut client, ADDRESS), [("a".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn a_refused_resource_is_named_and_does_not_keep_the_others_out() {
+    let mut client = Client::new(Node::default());
+    let received = client.receive(response(
+        ADDRESS,
+        "1",
+        vec![
+            resource(ADDRESS, "a", "1", workload("a", 2)),
+            resource(ADDRESS, "b", "1", workload("b", 1)),
+            Bytes::from_static(b"\xff"),
+        ],
+    ));
+    assert_eq!(received.changes.len(), 1);
+    let message = received.reply.error_detail.unwrap().message;
+    assert!(
+        message.starts_with("a: a: tunnel_protocol: LEGACY_ISTIO_MTLS is not supported; "),
+        "{message}"
+    );
+    assert_eq!(claims(&mut client, ADDRESS), [("b".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn the_form_accepted_before_stays_when_a_newer_one_is_refused() {
+    let mut client = Client::new(Node::default());
+    client.receive(response(ADDRESS, "1", vec![resource(ADDRESS, "a", "1", workload("a", 1))]));
+    let received =
+        client.receive(response(ADDRESS, "2", vec![resource(ADDRESS, "a", "2", workload("a", 9))]));
+    assert_eq!(received.changes, []);
+    assert_eq!(client.refused().count(), 1);
+    // The accepted version, so that a server sends the newer again, or says that it is gone.
+    assert_eq!(claims(&mut client, ADDRESS), [("a".to_owned(), "1".to_owned())]);
+    let kept: Vec<_> = client.kept().map(|kept| kept.version).collect();
+    assert_eq!(kept, ["1"]);
+
+    client.receive(response(ADDRESS, "3", vec![resource(ADDRESS, "a", "3", workload("a", 0))]));
+    assert_eq!(client.refused().count(), 0);
+}
+
+#[test]
+fn a_resource_under_another_name_is_refused() {
+    let mut client = Client::new(Node::default());
+    let received =
+        client.receive(response(ADDRESS, "1", vec![resource(ADDRESS, "b", "1", workload("a", 1))]));
+    assert_eq!(received.changes, []);
+    assert_eq!(received.reply.error_detail.unwrap().message, "b: b: name: what it holds is `a`");
+}
+
+#[test]
+fn a_type_that_was_not_asked_for_is_refused() {
+    let mut client = Client::new(Node::default());
+    let mut odd = response(ADDRESS, "1", Vec::new());
+    odd.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+    assert!(client.receive(odd).reply.error_detail.is_some());
+    let inside = resource(POLICY, "shop/p", "1", policy("p", 1, 0));
+    assert!(client.receive(response(ADDRESS, "2", vec![inside])).reply.error_detail.is_some());
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_denies_until_it_can_or_is_gone() {
+    let mut client = Client::new(Node::default());
+    let mut view = View::default();
+    let mut receive = |client: &mut Client, response| {
+        let received = client.receive(response);
+        received.changes.into_iter().for_each(|change| view.apply(change));
+        let action = view.policies().next().map(|policy| policy.action);
+        (action, received.reply.error_detail.is_some())
+    };
+    let sent = |version: &str, action| {
+        let body = policy("p", 1, action);
+        response(POLICY, version, vec![resource(POLICY, "shop/p", version, body)])
+    };
+    assert_eq!(receive(&mut client, sent("1", 5)), (Some(Action::Deny), true));
+    assert_eq!(claims(&mut client, POLICY), [("shop/p".to_owned(), String::new())]);
+    assert_eq!(client.kept().count(), 0);
+    assert_eq!(receive(&mut client, sent("2", 0)), (Some(Action::Allow), false));
+    assert_eq!(receive(&mut client, removal(POLICY, "shop/p")), (None, false));
+    assert_eq!(receive(&mut client, sent("3", 5)), (Some(Action::Deny), true));
+    assert_eq!(receive(&mut client, removal(POLICY, "shop/p")), (None, false));
+}
+
+#[test]
+fn an_empty_response_answers_and_a_new_stream_waits_for_its_own() {
+    let mut client = Client::new(Node::default());
+    assert_eq!(client.answered(ADDRESS), Answered::Never);
+    client.connect();
+    client.receive(response(ADDRESS, "1", Vec::new()));
+    assert_eq!(client.answered(ADDRESS), Answered::OnThisStream);
+    assert_eq!(client.answered(POLICY), Answered::Never);
+    client.connect();
+    assert_eq!(client.answered(ADDRESS), Answered::Before);
+    assert_eq!(client.answered(POLICY), Answered::Never);
+}
+
+#[test]
+fn what_was_kept_is_checked_again_when_it_is_restored() {
+    let mut client = Client::new(Node::default());
+    let kept = |body| Kept { kind: ADDRESS, name: "a".into(), version: "1".into(), body };
+    assert!(client.restore(kept(Bytes::from_static(b"\xff\xff"))).is_err());
+    assert_eq!(client.restore(kept(workload("a", 1).into())).unwrap().len(), 1);
+    assert_eq!(claims(&mut client, ADDRESS), [("a".to_owned(), "1".to_owned())]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn rubbish_from_a_server_never_panics(
+        bodies in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..60), 0..4),
+        removed in proptest::collection::vec(".*", 0..3),
+        wrapped in proptest::bool::ANY,
+    ) {
+        let mut client = Client::new(Node::default());
+        for kind in ResourceType::ALL {
+            let resources = bodies.iter().cloned().map(|body| {
+                if wrapped { resource(kind, "shop/p", "1", body) } else { body.into() }
+            });
+            let mut rubbish = response(kind, "1", resources.collect());
+            rubbish.removed_resources = removed.clone();
+            client.receive(rubbish);
+        }
+    }
+}
