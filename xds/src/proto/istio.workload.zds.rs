@@ -46,7 +46,8 @@ pub struct AddWorkload {
     pub uid: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub workload_info: ::core::option::Option<WorkloadInfo>,
-    /// What the descriptors after the first are, in their order.
+    /// What the descriptors after the first are, in their order. A second AddWorkload with the same cookie
+    /// replaces them: drain the backlog of the old ones, then close them.
     #[prost(enumeration = "SocketKind", repeated, tag = "100")]
     pub listeners: ::prost::alloc::vec::Vec<i32>,
     /// The kernel's name of the namespace, never reused while the machine runs. 0: not told.
@@ -69,7 +70,7 @@ pub struct DelWorkload {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotSent {}
-/// Carries `count` sockets of one kind as its descriptors.
+/// Carries `count` sockets of one kind as its descriptors; not acked. None: the agent could not make any.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Sockets {
     #[prost(string, tag = "1")]
@@ -160,6 +161,10 @@ pub enum SocketKind {
     /// Unconnected UDP: to ask a DNS server.
     UdpV4 = 24,
     UdpV6 = 25,
+    /// Raw, whole IP packets are written (IPPROTO_RAW): to answer a captured query as the resolver that was
+    /// asked, from its port 53. To bind that port instead would take a capability, and the port from the pod.
+    DnsReplyV4 = 26,
+    DnsReplyV6 = 27,
 }
 impl SocketKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -185,6 +190,8 @@ impl SocketKind {
             Self::DeliverV6 => "DELIVER_V6",
             Self::UdpV4 => "UDP_V4",
             Self::UdpV6 => "UDP_V6",
+            Self::DnsReplyV4 => "DNS_REPLY_V4",
+            Self::DnsReplyV6 => "DNS_REPLY_V6",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -207,6 +214,8 @@ impl SocketKind {
             "DELIVER_V6" => Some(Self::DeliverV6),
             "UDP_V4" => Some(Self::UdpV4),
             "UDP_V6" => Some(Self::UdpV6),
+            "DNS_REPLY_V4" => Some(Self::DnsReplyV4),
+            "DNS_REPLY_V6" => Some(Self::DnsReplyV6),
             _ => None,
         }
     }

@@ -1,0 +1,58 @@
+//! What every object carries.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::Deserialize;
+
+use super::Name;
+
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectMeta {
+    pub name: Arc<str>,
+    /// Empty for what belongs to the whole cluster.
+    pub namespace: Arc<str>,
+    pub uid: Arc<str>,
+    pub labels: Labels,
+    pub annotations: Labels,
+    /// RFC 3339, so that text order is the order of time. Empty in a manifest that was never in a cluster.
+    pub creation_timestamp: Arc<str>,
+    /// Present while the object is being deleted.
+    pub deletion_timestamp: Option<Arc<str>>,
+    pub owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    pub kind: Arc<str>,
+    pub name: Arc<str>,
+    pub controller: bool,
+}
+
+impl ObjectMeta {
+    pub fn key(&self) -> Name {
+        Name { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&Arc<str>> {
+        self.labels.get(key)
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&Arc<str>> {
+        self.annotations.get(key)
+    }
+
+    /// Older first; in one moment, or without one, by name.
+    pub fn age(&self) -> (Arc<str>, Name) {
+        (self.creation_timestamp.clone(), self.key())
+    }
+}
+
+#[expect(dead_code, reason = "the index selects")]
+/// Whether a label selector of the `matchLabels` form selects `labels`. An empty one selects everything.
+pub(crate) fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}

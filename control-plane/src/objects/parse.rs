@@ -1,0 +1,151 @@
+//! From a document's tree to an object. The same for a folder's files and for the API server's answers.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use weft_model::{Namespace as NamespaceName, PolicyName};
+
+use super::{Kind, Object, ObjectMeta, security};
+
+/// What was wrong, and in which field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct ParseError {
+    pub field: String,
+    pub message: String,
+}
+
+/// A document read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parsed {
+    Object(Object),
+    /// A policy that could not be read as written; it denies on its target until it can be.
+    Unreadable(Object, ParseError),
+}
+
+/// Reads one object of a known kind. `value` has no nulls (see [`crate::dir`]): in Kubernetes a null field is
+/// an absent one.
+pub fn parse(kind: Kind, mut value: Value) -> Result<Parsed, ParseError> {
+    default_namespace(kind, &mut value);
+    let meta: ObjectMeta = match value.get("metadata") {
+        Some(metadata) => typed(metadata.clone()).map_err(|e| e.within("metadata"))?,
+        None => ObjectMeta::default(),
+    };
+    check_name(kind, &meta)?;
+    let object = match kind {
+        Kind::Namespace => Object::Namespace(Arc::new(typed(value)?)),
+        Kind::ServiceAccount => Object::ServiceAccount(Arc::new(typed(value)?)),
+        Kind::Service => Object::Service(Arc::new(typed(value)?)),
+        Kind::Pod => Object::Pod(Arc::new(typed(value)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(Arc::new(typed(value)?)),
+        Kind::ServiceEntry => Object::ServiceEntry(Arc::new(typed(value)?)),
+        Kind::WorkloadEntry => Object::WorkloadEntry(Arc::new(typed(value)?)),
+        Kind::AuthorizationPolicy => {
+            let (spec, error) = spec(value);
+            let policy = security::AuthorizationPolicy { metadata: meta, spec };
+            return Ok(parsed(Object::AuthorizationPolicy(Arc::new(policy)), error));
+        }
+        Kind::PeerAuthentication => {
+            let (spec, error) = spec(value);
+            let policy = security::PeerAuthentication { metadata: meta, spec };
+            return Ok(parsed(Object::PeerAuthentication(Arc::new(policy)), error));
+        }
+    };
+    Ok(Parsed::Object(object))
+}
+
+fn parsed(object: Object, error: Option<ParseError>) -> Parsed {
+    match error {
+        None => Parsed::Object(object),
+        Some(error) => Parsed::Unreadable(object, error),
+    }
+}
+
+fn default_namespace(kind: Kind, value: &mut Value) {
+    let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match kind {
+        Kind::Namespace => {
+            metadata.remove("namespace");
+        }
+        Kind::ServiceAccount
+        | Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
+        | Kind::Service
+        | Kind::ServiceEntry
+        | Kind::EndpointSlice
+        | Kind::WorkloadEntry
+        | Kind::Pod => {
+            metadata.entry("namespace").or_insert_with(|| "default".into());
+        }
+    }
+}
+
+// Names end up in uids, certificates and log lines, so they are checked before anything else is read.
+fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
+    let (namespace, field) = match kind {
+        Kind::Namespace => (&meta.name, "metadata.name"),
+        Kind::ServiceAccount
+        | Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
+        | Kind::Service
+        | Kind::ServiceEntry
+        | Kind::EndpointSlice
+        | Kind::WorkloadEntry
+        | Kind::Pod => (&meta.namespace, "metadata.namespace"),
+    };
+    let refused = |field: &str, message: String| ParseError { field: field.to_owned(), message };
+    NamespaceName::new(namespace).map_err(|e| refused(field, e.to_string()))?;
+    PolicyName::new("", &meta.name).map_err(|_| {
+        refused("metadata.name", format!("`{}` is not a name", crate::problem::shown(&meta.name)))
+    })?;
+    if meta.name.contains('/') {
+        return Err(refused("metadata.name", "a name has no `/`".to_owned()));
+    }
+    Ok(())
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ParseError> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let field = e.path().to_string();
+        let field = if field == "." { String::new() } else { field };
+        ParseError { field, message: e.into_inner().to_string() }
+    })
+}
+
+impl ParseError {
+    fn within(self, parent: &str) -> Self {
+        let field = match &*self.field {
+            "" => parent.to_owned(),
+            field => format!("{parent}.{field}"),
+        };
+        Self { field, ..self }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SelectorOnly {
+    selector: Option<security::WorkloadSelector>,
+}
+
+fn spec<T: DeserializeOwned + Default>(
+    mut value: Value,
+) -> (security::Spec<T>, Option<ParseError>) {
+    let spec = value.as_object_mut().and_then(|o| o.remove("spec"));
+    let Some(spec) = spec else { return (security::Spec::Read(T::default()), None) };
+    match typed(spec.clone()) {
+        Ok(read) => (security::Spec::Read(read), None),
+        Err(error) => {
+            let error = error.within("spec");
+            // A target named in another way than by the selector is not narrowed down: deny on all of it.
+            let selector = typed::<SelectorOnly>(spec).ok().and_then(|only| only.selector);
+            let unreadable = security::Spec::Unreadable {
+                selector,
+                field: error.field.clone(),
+                reason: error.message.clone(),
+            };
+            (unreadable, Some(error))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+use serde_json::json;
+
+use super::{security::*, *};
+
+fn policy(spec: &serde_json::Value) -> Parsed {
+    let value = json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec});
+    parse(Kind::AuthorizationPolicy, value).unwrap()
+}
+
+#[test]
+fn an_unknown_field_in_a_policy_makes_it_unreadable_and_keeps_its_selector() {
+    let parsed = policy(&json!({
+        "selector": {"matchLabels": {"app": "web"}},
+        "rules": [{"from": [{"source": {"principles": ["x"]}}]}],
+    }));
+    let Parsed::Unreadable(Object::AuthorizationPolicy(policy), error) = parsed else {
+        panic!("{parsed:?}")
+    };
+    assert_eq!(error.field, "spec.rules[0].from[0].source.principles");
+    let Spec::Unreadable { selector: Some(selector), .. } = &policy.spec else { panic!() };
+    assert_eq!(selector.match_labels.get("app").map(|v| &**v), Some("web"));
+}
+
+#[test]
+fn an_unknown_field_in_a_pod_is_ignored() {
+    let value = json!({"metadata": {"name": "p"}, "spec": {"dnsPolicy": "None"}});
+    let Parsed::Object(object) = parse(Kind::Pod, value).unwrap() else { panic!() };
+    assert_eq!(object.key().to_string(), "Pod default/p");
+}
+
+#[test]
+fn names_that_would_forge_a_uid_are_refused() {
+    for (namespace, name) in
+        [("shop", "a/b"), ("shop", ""), ("shop", "a b"), ("a/b", "x"), ("A", "x")]
+    {
+        let value = json!({"metadata": {"name": name, "namespace": namespace}});
+        assert!(parse(Kind::Pod, value).is_err(), "{namespace}/{name}");
+    }
+}
+
+#[test]
+fn any_version_of_a_known_group_is_read() {
+    assert_eq!(
+        Kind::of("security.istio.io/v1beta1", "AuthorizationPolicy"),
+        Some(Kind::AuthorizationPolicy)
+    );
+    assert_eq!(Kind::of("v1", "Pod"), Some(Kind::Pod));
+    assert_eq!(Kind::of("example.com/v1", "Pod"), None);
+}

@@ -1,0 +1,281 @@
+//! The identities of this node's workloads, each with a certificate that is good at this moment.
+//!
+//! ```text
+//!   pods, connections --hold, svid--> Identities <--- slots, one watch each --- Renewer
+//!                                                                             |  asks when `Renewal` says so
+//!                                                        store (disk) <-------+-------> service (the CA)
+//! ```
+//!
+//! What is decided (when to ask, how long to wait) is `weft_certs::Renewal`; this is its shell. A certificate
+//! that is held is served until it expires, whatever becomes of the CA; then the identity fails closed.
+
+mod error;
+mod renewer;
+mod service;
+mod store;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+use weft_certs::{Now, Priority, Released, Renewal, Svid};
+use weft_model::Identity;
+
+pub use error::{FetchError, IdentityError, ServiceError, StoreError};
+pub use renewer::{CertificateSource, Renewer};
+pub use service::{CaSettings, CertificateService};
+pub use store::Store;
+
+/// Where certificates are kept, and by which clocks they live.
+pub struct Options {
+    /// Keys and chains on disk, so that a restart needs no CA. `None` forgets them with the process.
+    pub store: Option<Store>,
+    /// What certificates are dated by.
+    pub clock: Arc<dyn TimeProvider>,
+    /// How long a connection waits for the first certificate of its identity.
+    pub wait: Duration,
+    /// Numbers in 0..1, for jitter.
+    pub draw: Box<dyn FnMut() -> f64 + Send>,
+}
+
+impl Options {
+    /// The system's clock and randomness.
+    pub fn new(store: Option<Store>, wait: Duration) -> Self {
+        Self { store, clock: Arc::new(DefaultTimeProvider), wait, draw: Box::new(rand::random) }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+/// What there is for one identity.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// Asked for, nothing came yet.
+    Pending,
+    /// The newest certificate. It may have expired meanwhile: [`Identities::svid`] checks.
+    Ready(Arc<Svid>),
+    /// None is held and the last request failed.
+    Failed {
+        /// Why.
+        error: Arc<FetchError>,
+        /// When it is tried again.
+        retry_at: Instant,
+    },
+}
+
+/// A handle on all identities of the node. Cheap to clone, and good on any thread and runtime.
+#[derive(Debug, Clone)]
+pub struct Identities {
+    shared: Arc<Shared>,
+}
+
+/// One local workload's claim on its identity. Dropping the last one forgets certificate and key.
+#[derive(Debug)]
+#[must_use = "the identity is forgotten when this is dropped"]
+pub struct Hold {
+    identity: Identity,
+    shared: Arc<Shared>,
+}
+
+impl Identities {
+    /// The handle, and the work behind it: somebody must own and run the [`Renewer`].
+    ///
+    /// Reads what the store holds, so it touches the disk.
+    pub fn new<S: CertificateSource>(options: Options, source: S) -> (Self, Renewer<S>) {
+        let Options { store, clock, wait, draw } = options;
+        let wall = wall(&*clock);
+        let restored = store.as_ref().map(|s| s.load(wall)).unwrap_or_default();
+        let table = Table { restored, draw, ..Table::default() };
+        let shared = Arc::new(Shared {
+            table: Mutex::new(table),
+            changed: Notify::new(),
+            clock,
+            started: Instant::now(),
+            wait,
+        });
+        (Self { shared: shared.clone() }, Renewer::new(shared, store, source))
+    }
+
+    /// A local workload has this identity: fetch and renew its certificate until the [`Hold`] is dropped.
+    pub fn hold(&self, identity: &Identity, priority: Priority) -> Hold {
+        let mut table = self.shared.table();
+        table.renewal.hold(identity, priority);
+        table.slot(identity);
+        drop(table);
+        self.shared.changed.notify_one();
+        Hold { identity: identity.clone(), shared: self.shared.clone() }
+    }
+
+    /// A certificate that is good at this moment; waits for the first one, at most [`Options::wait`].
+    ///
+    /// Cancel safe: dropping it leaves the request under way for the next caller.
+    pub async fn svid(&self, identity: &Identity) -> Result<Arc<Svid>, IdentityError> {
+        if let Some(svid) = self.current(identity) {
+            return Ok(svid);
+        }
+        let mut slot = self.watch(identity);
+        let deadline = Instant::now() + self.shared.wait;
+        let mut last = None;
+        loop {
+            match &*slot.borrow_and_update() {
+                Slot::Ready(svid) if self.shared.is_valid(svid) => return Ok(svid.clone()),
+                // The next attempt is after the deadline: waiting for it would only delay the refusal.
+                Slot::Failed { error, retry_at } if *retry_at >= deadline => {
+                    return Err(unavailable(identity, error));
+                }
+                Slot::Failed { error, .. } => last = Some(error.clone()),
+                Slot::Ready(_) | Slot::Pending => {}
+            }
+            match timeout_at(deadline, slot.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => {
+                    return Err(IdentityError::Forgotten { identity: identity.clone() });
+                }
+                Err(_) => {
+                    return Err(match last {
+                        Some(error) => unavailable(identity, &error),
+                        None => IdentityError::Timeout {
+                            identity: identity.clone(),
+                            waited: self.shared.wait,
+                        },
+                    });
+                }
+            }
+        }
+    }
+
+    /// The certificate that is held, if it is good at this moment. Never waits, asks for nothing.
+    pub fn current(&self, identity: &Identity) -> Option<Arc<Svid>> {
+        let table = self.shared.table();
+        let slot = table.slots.get(identity)?.borrow();
+        match &*slot {
+            Slot::Ready(svid) if self.shared.is_valid(svid) => Some(svid.clone()),
+            Slot::Ready(_) | Slot::Pending | Slot::Failed { .. } => None,
+        }
+    }
+
+    /// Asks for it, and tells of each change. The channel closes when the identity is forgotten.
+    pub fn watch(&self, identity: &Identity) -> watch::Receiver<Slot> {
+        let mut table = self.shared.table();
+        table.renewal.want(identity, Priority::RealTime);
+        let slot = table.slot(identity).subscribe();
+        drop(table);
+        self.shared.changed.notify_one();
+        slot
+    }
+
+    /// All of them, ordered by name, as `/config_dump` shows them.
+    pub fn all(&self) -> Vec<(Identity, Slot)> {
+        let table = self.shared.table();
+        let mut all: Vec<_> =
+            table.slots.iter().map(|(id, slot)| (id.clone(), slot.borrow().clone())).collect();
+        drop(table);
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut table = self.shared.table();
+        match table.renewal.release(&self.identity) {
+            Released::StillHeld => {}
+            Released::Forgotten => table.forget(&self.identity),
+        }
+        drop(table);
+        self.shared.changed.notify_one();
+    }
+}
+
+/// What handles and renewer share. The lock is held for look-ups only, never across an await.
+struct Shared {
+    table: Mutex<Table>,
+    /// Rings when the renewal may have something to do.
+    changed: Notify,
+    clock: Arc<dyn TimeProvider>,
+    started: Instant,
+    wait: Duration,
+}
+
+struct Table {
+    renewal: Renewal,
+    slots: HashMap<Identity, watch::Sender<Slot>>,
+    /// From disk, until its identity is asked for.
+    restored: HashMap<Identity, Arc<Svid>>,
+    /// To be deleted from disk, by the renewer.
+    forgotten: Vec<Identity>,
+    draw: Box<dyn FnMut() -> f64 + Send>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            renewal: Renewal::default(),
+            slots: HashMap::new(),
+            restored: HashMap::new(),
+            forgotten: Vec::new(),
+            draw: Box::new(rand::random),
+        }
+    }
+}
+
+impl Table {
+    /// The slot of an identity that the renewal knows; a new one starts with what came from disk.
+    fn slot(&mut self, identity: &Identity) -> &watch::Sender<Slot> {
+        let Self { renewal, slots, restored, draw, .. } = self;
+        slots.entry(identity.clone()).or_insert_with(|| {
+            let Some(svid) = restored.remove(identity) else {
+                return watch::Sender::new(Slot::Pending);
+            };
+            renewal.restored(identity, svid.not_before(), svid.not_after(), draw());
+            watch::Sender::new(Slot::Ready(svid))
+        })
+    }
+
+    fn forget(&mut self, identity: &Identity) {
+        self.slots.remove(identity);
+        self.forgotten.push(identity.clone());
+    }
+}
+
+impl Shared {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic elsewhere leaves the table whole: each change to it is complete when its call returns.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: wall(&*self.clock), steady: self.started.elapsed() }
+    }
+
+    fn is_valid(&self, svid: &Svid) -> bool {
+        wall(&*self.clock) <= svid.not_after()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+/// A clock that cannot be read counts as the end of time: nothing is valid then.
+fn wall(clock: &dyn TimeProvider) -> SystemTime {
+    let seconds = clock.current_time().map_or(u64::from(u32::MAX), |t| t.as_secs());
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn unavailable(identity: &Identity, error: &Arc<FetchError>) -> IdentityError {
+    IdentityError::Unavailable { identity: identity.clone(), source: error.clone() }
+}

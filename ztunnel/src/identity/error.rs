@@ -1,0 +1,134 @@
+//! Why there is no certificate.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use weft_certs::{BundleError, KeyError, SvidError};
+use weft_model::Identity;
+
+/// Why a caller gets no certificate. All may pass with time; until then the connection is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The request failed, and the next attempt is too late for this caller.
+    #[error("no certificate for {identity}")]
+    Unavailable {
+        /// For whom.
+        identity: Identity,
+        /// The last failure.
+        source: Arc<FetchError>,
+    },
+    /// No answer in time.
+    #[error("no certificate for {identity} within {} ms", .waited.as_millis())]
+    Timeout {
+        /// For whom.
+        identity: Identity,
+        /// How long.
+        waited: Duration,
+    },
+    /// The last local workload with it is gone.
+    #[error("{identity} is of no workload on this node any more")]
+    Forgotten {
+        /// Which.
+        identity: Identity,
+    },
+}
+
+/// Why one request for a certificate failed. It is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No key, no request.
+    #[error("a certificate request for {identity} cannot be made")]
+    Key {
+        /// For whom.
+        identity: Identity,
+        /// Why.
+        source: KeyError,
+    },
+    /// The service was not reached, or refused.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// No answer.
+    #[error("certificate service did not answer for {identity} within {} ms", .after.as_millis())]
+    Timeout {
+        /// For whom.
+        identity: Identity,
+        /// How long.
+        after: Duration,
+    },
+    /// The answer is not a certificate that peers would accept.
+    #[error("certificate service gave an unusable certificate for {identity}")]
+    Answer {
+        /// For whom.
+        identity: Identity,
+        /// Why.
+        source: SvidError,
+    },
+}
+
+/// Why the certificate service gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// This node has none.
+    #[error("no certificate service is configured (ca.address)")]
+    NotConfigured,
+    /// The address is not a URL.
+    #[error("certificate service address `{address}` is not usable")]
+    Address {
+        /// What was configured.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The roots that prove the service are not there.
+    #[error("root certificates of the certificate service cannot be read from {}", .path.display())]
+    RootFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// They are no roots.
+    #[error("root certificates of the certificate service in {} are not usable", .path.display())]
+    Roots {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: BundleError,
+    },
+    /// The token is there and cannot be read.
+    #[error("token for the certificate service cannot be read from {}", .path.display())]
+    TokenFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Tokens and cluster ids go into headers.
+    #[error("{what} for the certificate service does not fit in a header")]
+    Header {
+        /// Which: never its value, it may be a secret.
+        what: &'static str,
+    },
+    /// The service, or the way to it, said no.
+    #[error("certificate service {address} gave none for {identity}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// For whom.
+        identity: Identity,
+        /// What it said.
+        source: Box<tonic::Status>,
+    },
+}
+
+/// Why certificates cannot be kept on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or a file in it.
+    #[error("certificates cannot be kept in {}", .path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,179 @@
+//! The work behind `Identities`: asks the source when the renewal says so, and reports what came of it.
+
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+use weft_certs::{KeyPair, Svid};
+use weft_model::Identity;
+
+use super::{FetchError, ServiceError, Shared, Slot, Store, wall};
+
+/// A request that takes longer has failed; the next may find another replica of the CA.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Without anything to do, the renewer looks again this often. Only a bound: changes wake it.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// Who signs: a certificate service on the network, or an authority in memory.
+pub trait CertificateSource: Send + Sync + 'static {
+    /// Answers a request (CSR in PEM) with leaf, intermediates, and last the roots, each PEM.
+    fn sign(
+        &self,
+        identity: &Identity,
+        request: String,
+    ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
+}
+
+/// Owns all requests under way. See [`Renewer::run`].
+pub struct Renewer<S> {
+    shared: Arc<Shared>,
+    store: Option<Store>,
+    source: Arc<S>,
+    requests: JoinSet<(Identity, Result<Svid, FetchError>)>,
+}
+
+impl<S> std::fmt::Debug for Renewer<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewer").field("requests", &self.requests.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: CertificateSource> Renewer<S> {
+    pub(super) fn new(shared: Arc<Shared>, store: Option<Store>, source: S) -> Self {
+        Self { shared, store, source: Arc::new(source), requests: JoinSet::new() }
+    }
+
+    /// Works until it is dropped, which ends every request under way.
+    pub async fn run(mut self) {
+        loop {
+            let wake_in = self.step();
+            tokio::select! {
+                // Biased: an answer frees a place and must be served before more is asked for.
+                biased;
+                Some(done) = self.requests.join_next() => match done {
+                    Ok((identity, Ok(svid))) => self.fetched(&identity, svid),
+                    Ok((identity, Err(error))) => self.failed(&identity, error),
+                    // Requests are never aborted, so this is a panic: it belongs to whoever owns us.
+                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+                },
+                () = self.shared.changed.notified() => {}
+                () = sleep(wake_in) => {}
+            }
+        }
+    }
+
+    /// Starts and forgets what is due; returns when to look again.
+    fn step(&mut self) -> Duration {
+        let (step, forgotten) = {
+            let mut table = self.shared.table();
+            let step = table.renewal.next(self.shared.now());
+            for identity in &step.forget {
+                table.forget(identity);
+            }
+            (step, std::mem::take(&mut table.forgotten))
+        };
+        for identity in forgotten {
+            info!(%identity, "certificate forgotten: no local workload has this identity");
+            self.stored(|store| store.remove(&identity));
+        }
+        for identity in step.ask {
+            let (source, shared) = (self.source.clone(), self.shared.clone());
+            self.requests.spawn(async move {
+                let result = fetch(&*source, &shared, &identity).await;
+                (identity, result)
+            });
+        }
+        step.wake_in.unwrap_or(IDLE)
+    }
+
+    fn fetched(&mut self, identity: &Identity, svid: Svid) {
+        let svid = Arc::new(svid);
+        let now = self.shared.now();
+        {
+            let mut table = self.shared.table();
+            let draw = (table.draw)();
+            table.renewal.fetched(identity, svid.not_after(), draw, now);
+            // Forgotten while the request was under way: key and certificate end here.
+            let Some(slot) = table.slots.get(identity) else { return };
+            slot.send_replace(Slot::Ready(svid.clone()));
+        }
+        let life = svid.not_after().duration_since(now.wall).unwrap_or_default();
+        info!(%identity, valid_for_s = life.as_secs(), "certificate fetched");
+        self.stored(|store| store.save(&svid));
+    }
+
+    fn failed(&mut self, identity: &Identity, error: FetchError) {
+        let now = self.shared.now();
+        let mut table = self.shared.table();
+        let draw = (table.draw)();
+        let Some(retry_in) = table.renewal.failed(identity, draw, now) else { return };
+        let Some(slot) = table.slots.get(identity) else { return };
+        let held = match &*slot.borrow() {
+            Slot::Ready(svid) if self.shared.is_valid(svid) => Some(svid.clone()),
+            Slot::Ready(_) | Slot::Pending | Slot::Failed { .. } => None,
+        };
+        let (why, retry_in_ms) = (chain(&error), retry_in.as_millis());
+        if let Some(svid) = held {
+            report_renewal(&svid, now.wall, &why, retry_in_ms);
+        } else {
+            warn!(%identity, error = why, retry_in_ms, "no certificate");
+            let retry_at = Instant::now() + retry_in;
+            slot.send_replace(Slot::Failed { error: Arc::new(error), retry_at });
+        }
+    }
+
+    /// Serving goes on without a disk; only the next restart then needs the CA.
+    fn stored(&self, work: impl FnOnce(&Store) -> Result<(), super::StoreError>) {
+        if let Some(store) = &self.store
+            && let Err(error) = work(store)
+        {
+            warn!(error = chain(&error), "certificates on disk are not up to date");
+        }
+    }
+}
+
+async fn fetch<S: CertificateSource>(
+    source: &S,
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<Svid, FetchError> {
+    let failed = |source| FetchError::Key { identity: identity.clone(), source };
+    // A new key each time: a key that leaked is worth half a certificate's life.
+    let key = KeyPair::generate().map_err(failed)?;
+    let request = key.request(identity).map_err(failed)?;
+    let chain =
+        timeout(REQUEST_TIMEOUT, source.sign(identity, request)).await.map_err(|_| {
+            FetchError::Timeout { identity: identity.clone(), after: REQUEST_TIMEOUT }
+        })??;
+    Svid::from_pem(identity, key, &chain, wall(&*shared.clock))
+        .map_err(|source| FetchError::Answer { identity: identity.clone(), source })
+}
+
+/// A renewal that fails is tried again; in the last quarter of the life somebody should look.
+fn report_renewal(svid: &Svid, now: std::time::SystemTime, why: &str, retry_in_ms: u128) {
+    let identity = svid.identity();
+    let life = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
+    let left = svid.not_after().duration_since(now).unwrap_or_default();
+    let valid_for_s = left.as_secs();
+    if left < life / 4 {
+        error!(%identity, error = why, retry_in_ms, valid_for_s, "certificate expires soon and is not renewed");
+    } else {
+        warn!(%identity, error = why, retry_in_ms, valid_for_s, "certificate is not renewed yet");
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        text.push_str(": ");
+        text.push_str(&c.to_string());
+        cause = c.source();
+    }
+    text
+}
