@@ -1,0 +1,265 @@
+//! A node: a namespace with a bridge for its pods, the privileged agent, and the proxy without privileges.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Cgroup, Control, Ground, LONG, Lab, Manifests, Namespace, Process, User, binary, control,
+    process::{NOBODY, Place},
+    wait_for,
+};
+
+/// How many nodes a lab may have.
+pub(super) const NODES: u8 = 4;
+
+/// One node of the mesh, and what runs on it for the mesh.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    index: u8,
+    agent: Option<Process>,
+    proxy: Option<Process>,
+    pods: AtomicU8,
+    dir: PathBuf,
+    manifests: Manifests,
+    proxy_cgroup: Cgroup,
+    agent_cgroup: Cgroup,
+    cgroup: Cgroup,
+    namespace: Namespace,
+    ground: Arc<Ground>,
+}
+
+impl Lab {
+    /// Makes the `index`th node (from 1) and starts agent and proxy on it.
+    pub fn node(&self, index: u8, control: &Control) -> Result<Node> {
+        let mut node = self.bare_node(index)?.furnish(control)?;
+        node.start_agent()?;
+        node.start_proxy()?;
+        Ok(node)
+    }
+
+    /// Makes the `index`th node, on which nothing of the mesh runs.
+    pub fn bare_node(&self, index: u8) -> Result<Node> {
+        ensure!((1..=NODES).contains(&index), "a lab has nodes 1 to {NODES}, not {index}");
+        let ground = self.ground.clone();
+        let name = format!("node-{index}");
+        let namespace = Namespace::new(&ground, &name)?;
+        self.plug(&namespace, &name, index)?;
+        namespace.set("net/ipv4/ip_forward", "1")?;
+        namespace.set("net/ipv6/conf/all/forwarding", "1")?;
+        namespace.ip(&format!(
+            "link add br0 type bridge
+             link set br0 up
+             addr add 10.1.{index}.1/24 dev br0
+             addr add fd01:{index}::1/64 dev br0 nodad"
+        ))?;
+        for other in (1..=NODES).filter(|other| *other != index) {
+            namespace.ip(&format!(
+                "route add 10.1.{other}.0/24 via 10.0.0.{other}
+                 route add fd01:{other}::/64 via fd00::{other}"
+            ))?;
+        }
+        let dir = ground.dir.join(&name);
+        fs::create_dir_all(dir.join("pods")).context("make the folder of pods")?;
+        Ok(Node {
+            cgroup: Cgroup::new(&ground, &name)?,
+            agent_cgroup: Cgroup::new(&ground, &format!("{name}-agent"))?,
+            proxy_cgroup: Cgroup::new(&ground, &format!("{name}/proxy"))?,
+            dir,
+            manifests: self.manifests().clone(),
+            pods: AtomicU8::new(10),
+            agent: None,
+            proxy: None,
+            name,
+            index,
+            namespace,
+            ground,
+        })
+    }
+}
+
+impl Node {
+    /// Its name, as pods and tokens name it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace: every packet to or from one of its pods passes here.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Starts the agent (again).
+    pub fn start_agent(&mut self) -> Result<()> {
+        let program = binary("weft-redirect")?;
+        let args = [
+            "run".to_owned(),
+            format!("--node={}", self.name),
+            format!("--host-netns={}", self.namespace.path().display()),
+            format!("--cgroup={}", self.cgroup.path().display()),
+            format!("--proxy-cgroup={}", self.proxy_cgroup.path().display()),
+            format!("--bpffs={}", self.pins().display()),
+            format!("--zds={}", self.socket().display()),
+            format!("--pods={}", self.pods_dir().display()),
+        ];
+        let place = self.place(&self.agent_cgroup, User::Root);
+        let name = format!("{}-agent", self.name);
+        let agent = place.start(&name, &program.to_string_lossy(), |command| {
+            command.args(&args);
+        })?;
+        let agent = self.agent.insert(agent);
+        let socket = self.dir.join("zds.sock");
+        let listens = wait_for("the agent listens for a proxy", LONG, || {
+            (socket.exists() || !agent.is_running()).then_some(())
+        });
+        listens
+            .and_then(|()| {
+                ensure!(agent.is_running(), "the agent ended at once");
+                Ok(())
+            })
+            .with_context(|| agent.log())
+    }
+
+    /// Starts the proxy (again) and waits until it is ready.
+    pub fn start_proxy(&mut self) -> Result<()> {
+        self.launch_proxy()?;
+        let ready = wait_for("the proxy is ready", LONG, || {
+            self.curl("http://127.0.0.1:15021/healthz/ready").filter(|(code, _)| code == "200")
+        });
+        let _ = ready.with_context(|| self.proxy_log())?;
+        Ok(())
+    }
+
+    /// Starts the proxy and waits for nothing.
+    pub fn launch_proxy(&mut self) -> Result<()> {
+        let program = binary("ztunnel")?;
+        let config = self.dir.join("ztunnel.yaml");
+        let place = self.place(&self.proxy_cgroup, User::Nobody);
+        let name = format!("{}-proxy", self.name);
+        let proxy = place.start(&name, &program.to_string_lossy(), |command| {
+            command.arg("--config").arg(&config).env("RUST_LOG", "info,ztunnel=debug");
+        })?;
+        self.proxy = Some(proxy);
+        Ok(())
+    }
+
+    /// The running agent.
+    pub fn agent(&mut self) -> Result<&mut Process> {
+        self.agent.as_mut().context("no agent runs")
+    }
+
+    /// The running proxy.
+    pub fn proxy(&mut self) -> Result<&mut Process> {
+        self.proxy.as_mut().context("no proxy runs")
+    }
+
+    /// What the proxy has logged, restarts included.
+    pub fn proxy_log(&self) -> String {
+        let log = self.ground.dir.join(format!("{}-proxy.log", self.name));
+        fs::read_to_string(log).unwrap_or_default()
+    }
+
+    /// What the agent has logged, restarts included.
+    pub fn agent_log(&self) -> String {
+        let log = self.ground.dir.join(format!("{}-agent.log", self.name));
+        fs::read_to_string(log).unwrap_or_default()
+    }
+
+    /// Status and body of a GET from within the node, if it was answered.
+    pub fn curl(&self, url: &str) -> Option<(String, String)> {
+        let place = self.place(&self.agent_cgroup, User::Root);
+        let args = ["-sS", "-m", "5", "-w", "\n%{http_code}", url];
+        let output = place.output("curl", &args).ok().filter(|o| o.status.success())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n')?;
+        Some((code.to_owned(), body.to_owned()))
+    }
+
+    /// Runs `weft` against this node's proxy and returns what it printed.
+    pub fn weft(&self, args: &[&str]) -> Result<String> {
+        let place = self.place(&self.agent_cgroup, User::Root);
+        let args = [&["--admin", "127.0.0.1:15000"], args].concat();
+        let output = place.output(&binary("weft")?.to_string_lossy(), &args)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "weft {}: {}{out}", args.join(" "), error.trim());
+        Ok(out)
+    }
+
+    pub(super) fn next_host(&self) -> u8 {
+        self.pods.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn index(&self) -> u8 {
+        self.index
+    }
+
+    pub(super) fn ground(&self) -> &Arc<Ground> {
+        &self.ground
+    }
+
+    pub(super) fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    /// Where a file enrolls a pod.
+    pub(super) fn pods_dir(&self) -> PathBuf {
+        self.dir.join("pods")
+    }
+
+    fn pins(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf").join(format!("{}-{}", self.ground.prefix, self.name))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("zds.sock")
+    }
+
+    fn place<'a>(&'a self, cgroup: &'a Cgroup, user: User) -> Place<'a> {
+        Place { ground: &self.ground, namespace: &self.namespace, cgroup, user }
+    }
+
+    /// The files that agent and proxy are started with.
+    fn furnish(self, control: &Control) -> Result<Self> {
+        let state = self.dir.join("state");
+        fs::DirBuilder::new().mode(0o700).create(&state).context("make the state folder")?;
+        chown(&state, Some(NOBODY), Some(NOBODY))?;
+        let token = self.dir.join("token");
+        fs::write(&token, control.token(&self.name)?)?;
+        chown(&token, Some(NOBODY), Some(NOBODY))?;
+        let root = control.root_certificate();
+        let (token, root, address) = (token.display(), root.display(), control::ADDRESS);
+        let config = format!(
+            "node:
+  name: {}
+  state_dir: {}
+  workers: 1
+zds:
+  socket: {}
+xds:
+  address: https://{address}
+  root: {root}
+  token: {token}
+ca:
+  address: https://{address}
+  root: {root}
+  token: {token}
+  ttl: 60s
+",
+            self.name,
+            state.display(),
+            self.socket().display(),
+        );
+        fs::write(self.dir.join("ztunnel.yaml"), config)?;
+        Ok(self)
+    }
+}

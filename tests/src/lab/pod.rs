@@ -1,0 +1,301 @@
+//! A pod: a namespace with addresses on its node, a cgroup, and programs that know nothing of the mesh.
+
+use std::{
+    fs,
+    io::Read,
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Cgroup, Ground, LONG, Manifests, Namespace, Node, Process, User, binary, process::Place,
+    wait_for,
+};
+
+/// What is said of a pod to make it.
+#[derive(Debug, Clone, Copy)]
+pub struct PodSpec<'a> {
+    pub name: &'a str,
+    pub service_account: &'a str,
+    /// The value of its label `app`, by which services select it.
+    pub app: &'a str,
+}
+
+/// A pod in namespace `default`.
+#[derive(Debug)]
+pub struct Pod {
+    name: String,
+    uid: String,
+    service_account: String,
+    app: String,
+    node: String,
+    v4: String,
+    v6: String,
+    enroll: PathBuf,
+    manifests: Manifests,
+    cgroup: Cgroup,
+    namespace: Namespace,
+    ground: Arc<Ground>,
+}
+
+/// What looping clients counted: each connection once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Tally {
+    pub ok: u64,
+    pub refused: u64,
+    pub reset: u64,
+    pub timed_out: u64,
+    pub other: u64,
+    /// The slowest connection that was answered.
+    pub slowest_ms: u64,
+    /// The first errors, in words.
+    pub errors: Vec<String>,
+}
+
+/// Clients that open connection after connection.
+#[derive(Debug)]
+pub struct Loop {
+    process: Process,
+    output: std::process::ChildStdout,
+}
+
+impl Node {
+    /// Makes a pod outside of the mesh.
+    pub fn pod(&self, spec: PodSpec<'_>) -> Result<Pod> {
+        let ground = self.ground().clone();
+        let (name, index, host) = (spec.name, self.index(), self.next_host());
+        let namespace = Namespace::new(&ground, name)?;
+        self.namespace().ip(&format!(
+            "link add v-{name} type veth peer name eth0 netns {}
+             link set v-{name} master br0 up",
+            namespace.name()
+        ))?;
+        let (v4, v6) = (format!("10.1.{index}.{host}"), format!("fd01:{index}::{host}"));
+        namespace.ip(&format!(
+            "link set eth0 up
+             addr add {v4}/24 dev eth0
+             addr add {v6}/64 dev eth0 nodad
+             route add default via 10.1.{index}.1
+             route add default via fd01:{index}::1"
+        ))?;
+        let uid = format!("uid-{name}");
+        let pod = Pod {
+            enroll: self.pods_dir().join(format!("{uid}.json")),
+            cgroup: Cgroup::new(&ground, &format!("{}/pods/{name}", self.name()))?,
+            manifests: self.manifests().clone(),
+            name: name.to_owned(),
+            service_account: spec.service_account.to_owned(),
+            app: spec.app.to_owned(),
+            node: self.name().to_owned(),
+            uid,
+            v4,
+            v6,
+            namespace,
+            ground,
+        };
+        pod.describe(Redirection::None)?;
+        Ok(pod)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Redirection {
+    None,
+    Enabled,
+}
+
+impl Pod {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its IPv4 address.
+    pub fn v4(&self) -> &str {
+        &self.v4
+    }
+
+    /// Its IPv6 address.
+    pub fn v6(&self) -> &str {
+        &self.v6
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Takes it into the mesh: tells agent and control plane, and waits until the agent says that it is done.
+    pub fn enroll(&self) -> Result<()> {
+        self.describe(Redirection::Enabled)?;
+        let pod = json!({
+            "uid": self.uid, "namespace": "default", "name": self.name,
+            "serviceAccount": self.service_account, "netns": self.namespace.path(),
+        });
+        let hidden = self.enroll.with_extension("part");
+        fs::write(&hidden, pod.to_string())?;
+        fs::rename(&hidden, &self.enroll)?;
+        let state = wait_for("the agent reports the pod's state", LONG, || self.settled())?;
+        ensure!(state == "enrolled", "pod {} is {state}: {:?}", self.name, self.status());
+        Ok(())
+    }
+
+    /// Takes it out of the mesh, and waits until the agent has let go of it.
+    pub fn unenroll(&self) -> Result<()> {
+        fs::remove_file(&self.enroll).with_context(|| format!("un-enroll {}", self.name))?;
+        let status = self.enroll.with_extension("status.json");
+        wait_for("the agent lets the pod go", LONG, || (!status.exists()).then_some(()))?;
+        self.describe(Redirection::None)
+    }
+
+    /// What the agent says of it.
+    pub fn status(&self) -> Option<Value> {
+        let status = fs::read(self.enroll.with_extension("status.json")).ok()?;
+        serde_json::from_slice(&status).ok()
+    }
+
+    fn settled(&self) -> Option<String> {
+        let state = self.status()?.get("state")?.as_str()?.to_owned();
+        (state == "enrolled" || state == "failed").then_some(state)
+    }
+
+    /// Runs a program inside to its end.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<Output> {
+        self.place().output(program, args)
+    }
+
+    /// The body of a GET. Errors: what curl said, with its exit code.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        let output = self.run("curl", &["-sS", "-m", "10", url])?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "curl {url} in {}: {}", self.name, error.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Starts a program inside; its output is `<pod>-<name>.log`.
+    pub fn start(&self, name: &str, program: &str, args: &[&str]) -> Result<Process> {
+        let name = format!("{}-{name}", self.name);
+        self.place().start(&name, program, |command| {
+            command.args(args);
+        })
+    }
+
+    /// Starts our small server, which answers with this pod's name, and waits until it listens.
+    pub fn serve(&self, port: u16) -> Result<Process> {
+        let (program, port_arg) = (binary("weft-app")?, port.to_string());
+        let args = ["serve", "--port", &port_arg, "--name", &self.name];
+        let server = self.start(&format!("serve-{port}"), &program.to_string_lossy(), &args)?;
+        let listens = || self.listens(port).then_some(());
+        wait_for("the server listens", LONG, listens).with_context(|| server.log())?;
+        Ok(server)
+    }
+
+    /// Starts `threads` clients that connect to an address, again and again, until [`Loop::stop`].
+    pub fn hammer(&self, to: &str, threads: u8, marker: &str) -> Result<Loop> {
+        let (program, threads) = (binary("weft-app")?, threads.to_string());
+        let args = ["loop", "--to", to, "--threads", &threads, "--marker", marker];
+        let mut process = self.place().start(
+            &format!("{}-loop", self.name),
+            &program.to_string_lossy(),
+            |c| {
+                c.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+            },
+        )?;
+        let output = process.output().context("the loop has an output")?;
+        Ok(Loop { process, output })
+    }
+
+    /// Whether a TCP listener of this port is in the pod's namespace.
+    fn listens(&self, port: u16) -> bool {
+        let wanted = format!(":{port:04X} ");
+        let read = || {
+            let v4 = fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
+            v4 + &fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default()
+        };
+        let tables = self.namespace.enter(read).unwrap_or_default();
+        tables.lines().any(|line| line.contains(&wanted) && line.contains(" 0A "))
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            ground: &self.ground,
+            namespace: &self.namespace,
+            cgroup: &self.cgroup,
+            user: User::Root,
+        }
+    }
+
+    fn describe(&self, redirection: Redirection) -> Result<()> {
+        let annotations = match redirection {
+            Redirection::None => "{}",
+            Redirection::Enabled => "{ambient.istio.io/redirection: enabled}",
+        };
+        let Self { name, uid, app, node, service_account, v4, v6, .. } = self;
+        self.manifests.apply(
+            &format!("pod-{name}"),
+            &format!(
+                "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: default
+  uid: {uid}
+  labels: {{app: {app}}}
+  annotations: {annotations}
+spec:
+  nodeName: {node}
+  serviceAccountName: {service_account}
+  containers: [{{name: app, image: app}}]
+status:
+  phase: Running
+  podIP: {v4}
+  podIPs: [{{ip: {v4}}}, {{ip: \"{v6}\"}}]
+  conditions: [{{type: Ready, status: \"True\"}}]
+"
+            ),
+        )
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if !self.ground.is_kept() {
+            let _ = fs::remove_file(&self.enroll);
+        }
+    }
+}
+
+impl Loop {
+    /// Waits until at least `count` connections were answered.
+    pub fn answered(&mut self, count: u64, within: Duration) -> Result<()> {
+        wait_for(&format!("{count} connections are answered"), within, || {
+            let log = self.process.log();
+            let ok = log.lines().rev().find_map(|line| line.strip_prefix("ok ")?.parse().ok());
+            ok.filter(|ok: &u64| *ok >= count)
+        })?;
+        Ok(())
+    }
+
+    /// Ends it and returns what it counted.
+    pub fn stop(mut self) -> Result<Tally> {
+        drop(self.process.input());
+        let mut text = String::new();
+        self.output.read_to_string(&mut text)?;
+        self.process.exit(LONG)?;
+        serde_json::from_str(&text).with_context(|| format!("read the loop's tally: {text:?}"))
+    }
+}
+
+impl Tally {
+    /// Errors: any connection that was not answered.
+    pub fn refuse_failures(&self) -> Result<()> {
+        if self.refused + self.reset + self.timed_out + self.other > 0 || self.ok == 0 {
+            bail!("connections failed: {self:?}");
+        }
+        Ok(())
+    }
+}
