@@ -58,20 +58,49 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// What there is for one identity.
+/// What there is for one identity. A certificate in it may have expired since it came.
 #[derive(Debug, Clone)]
 pub enum Slot {
     /// Asked for, nothing came yet.
     Pending,
-    /// The newest certificate. It may have expired meanwhile: [`Identities::svid`] checks.
+    /// The newest certificate.
     Ready(Arc<Svid>),
-    /// None is held and the last request failed.
-    Failed {
-        /// Why.
-        error: Arc<FetchError>,
-        /// When it is tried again.
-        retry_at: Instant,
+    /// A certificate whose renewal fails. It is served until it expires.
+    Overdue {
+        /// The certificate.
+        svid: Arc<Svid>,
+        /// Why it is not renewed.
+        failure: Failure,
     },
+    /// None is held and the last request failed.
+    Failed(Failure),
+}
+
+/// The last failure, and when the request is repeated.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Why.
+    pub error: Arc<FetchError>,
+    /// When it is tried again.
+    pub retry_at: Instant,
+}
+
+impl Slot {
+    /// The certificate, expired or not.
+    pub fn svid(&self) -> Option<&Arc<Svid>> {
+        match self {
+            Self::Ready(svid) | Self::Overdue { svid, .. } => Some(svid),
+            Self::Pending | Self::Failed(_) => None,
+        }
+    }
+
+    /// Why the last request failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Overdue { failure, .. } | Self::Failed(failure) => Some(failure),
+            Self::Pending | Self::Ready(_) => None,
+        }
+    }
 }
 
 /// A handle on all identities of the node. Cheap to clone, and good on any thread and runtime.
@@ -126,16 +155,17 @@ impl Identities {
         }
         let mut slot = self.watch(identity);
         let deadline = Instant::now() + self.shared.wait;
-        let mut last = None;
         loop {
-            match &*slot.borrow_and_update() {
-                Slot::Ready(svid) if self.shared.is_valid(svid) => return Ok(svid.clone()),
-                // The next attempt is after the deadline: waiting for it would only delay the refusal.
-                Slot::Failed { error, retry_at } if *retry_at >= deadline => {
-                    return Err(unavailable(identity, error));
+            let failure = {
+                let slot = slot.borrow_and_update();
+                if let Some(svid) = slot.svid().filter(|svid| self.shared.is_valid(svid)) {
+                    return Ok(svid.clone());
                 }
-                Slot::Failed { error, .. } => last = Some(error.clone()),
-                Slot::Ready(_) | Slot::Pending => {}
+                slot.failure().cloned()
+            };
+            // The next attempt is after the deadline: waiting for it would only delay the refusal.
+            if let Some(failure) = failure.as_ref().filter(|f| f.retry_at >= deadline) {
+                return Err(unavailable(identity, failure));
             }
             match timeout_at(deadline, slot.changed()).await {
                 Ok(Ok(())) => {}
@@ -143,13 +173,11 @@ impl Identities {
                     return Err(IdentityError::Forgotten { identity: identity.clone() });
                 }
                 Err(_) => {
-                    return Err(match last {
-                        Some(error) => unavailable(identity, &error),
-                        None => IdentityError::Timeout {
-                            identity: identity.clone(),
-                            waited: self.shared.wait,
-                        },
-                    });
+                    let (identity, waited) = (identity.clone(), self.shared.wait);
+                    return Err(failure.map_or(
+                        IdentityError::Timeout { identity: identity.clone(), waited },
+                        |failure| unavailable(&identity, &failure),
+                    ));
                 }
             }
         }
@@ -159,10 +187,7 @@ impl Identities {
     pub fn current(&self, identity: &Identity) -> Option<Arc<Svid>> {
         let table = self.shared.table();
         let slot = table.slots.get(identity)?.borrow();
-        match &*slot {
-            Slot::Ready(svid) if self.shared.is_valid(svid) => Some(svid.clone()),
-            Slot::Ready(_) | Slot::Pending | Slot::Failed { .. } => None,
-        }
+        slot.svid().filter(|svid| self.shared.is_valid(svid)).cloned()
     }
 
     /// Asks for it, and tells of each change. The channel closes when the identity is forgotten.
@@ -276,6 +301,9 @@ fn wall(clock: &dyn TimeProvider) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn unavailable(identity: &Identity, error: &Arc<FetchError>) -> IdentityError {
-    IdentityError::Unavailable { identity: identity.clone(), source: error.clone() }
+fn unavailable(identity: &Identity, failure: &Failure) -> IdentityError {
+    IdentityError::Unavailable { identity: identity.clone(), source: failure.error.clone() }
 }
+
+#[cfg(test)]
+mod tests;

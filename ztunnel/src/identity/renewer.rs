@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 
-use super::{FetchError, ServiceError, Shared, Slot, Store, wall};
+use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, wall};
 
 /// A request that takes longer has failed; the next may find another replica of the CA.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +74,10 @@ impl<S: CertificateSource> Renewer<S> {
             for identity in &step.forget {
                 table.forget(identity);
             }
-            (step, std::mem::take(&mut table.forgotten))
+            let mut forgotten = std::mem::take(&mut table.forgotten);
+            // Back again before we came to it: the file may already be the new one.
+            forgotten.retain(|identity| !table.slots.contains_key(identity));
+            (step, forgotten)
         };
         for identity in forgotten {
             info!(%identity, "certificate forgotten: no local workload has this identity");
@@ -112,18 +115,16 @@ impl<S: CertificateSource> Renewer<S> {
         let draw = (table.draw)();
         let Some(retry_in) = table.renewal.failed(identity, draw, now) else { return };
         let Some(slot) = table.slots.get(identity) else { return };
-        let held = match &*slot.borrow() {
-            Slot::Ready(svid) if self.shared.is_valid(svid) => Some(svid.clone()),
-            Slot::Ready(_) | Slot::Pending | Slot::Failed { .. } => None,
-        };
+        let held = slot.borrow().svid().filter(|svid| self.shared.is_valid(svid)).cloned();
         let (why, retry_in_ms) = (chain(&error), retry_in.as_millis());
-        if let Some(svid) = held {
+        let failure = Failure { error: Arc::new(error), retry_at: Instant::now() + retry_in };
+        slot.send_replace(if let Some(svid) = held {
             report_renewal(&svid, now.wall, &why, retry_in_ms);
+            Slot::Overdue { svid, failure }
         } else {
             warn!(%identity, error = why, retry_in_ms, "no certificate");
-            let retry_at = Instant::now() + retry_in;
-            slot.send_replace(Slot::Failed { error: Arc::new(error), retry_at });
-        }
+            Slot::Failed(failure)
+        });
     }
 
     /// Serving goes on without a disk; only the next restart then needs the CA.
