@@ -4,4 +4,11 @@
 
 pub mod config;
 pub mod identity;
+pub mod inbound;
+pub mod outbound;
+pub mod outcome;
+pub mod relay;
+pub mod socket;
 pub mod telemetry;
+pub mod tunnel;
+pub mod worker;

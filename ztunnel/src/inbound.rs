@@ -1,0 +1,241 @@
+//! A connection to a pod of this node: proved by a certificate in a tunnel, or in the clear.
+
+use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc};
+
+use http::StatusCode;
+use tokio::{io::AsyncWriteExt, time::sleep};
+use weft_model::{Identity, OriginalDst, PeerAddr};
+use ztunnel_core::{
+    Arrival, Direction, Failure, Hop, Parties, Permit, Plain as InTheClear, Preamble, Refusal,
+    Security, Side, Tunnelled, balance, next_hop, resolve,
+};
+
+mod proxy_header;
+
+use crate::{
+    outcome::{Record, chain},
+    relay::{Plain, relay},
+    socket::{Accepted, Sockets},
+    tunnel::hbone::server::{self, Incoming, Server, ServerError},
+    worker::{Pod, Proof},
+};
+
+/// Carries one connection that came in the clear.
+pub(crate) async fn serve_plain<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
+    let Accepted { stream, peer, to } = accepted;
+    let mut client = Plain::new(stream);
+    let arrival = Arrival::from(InTheClear { target: pod.name.clone(), from: peer, dst: to });
+    let mut record = Record::new(pod.shared.outcomes.clone(), Parties::arriving(&arrival));
+    let permit = match admit(&pod, &arrival, &mut record).await {
+        Ok(permit) => permit,
+        Err(refusal) => return record.refused(refusal),
+    };
+    let mut server = match deliver(&pod, &permit).await {
+        Ok(stream) => stream,
+        Err(failure) => return record.failed(failure),
+    };
+    record.carrying(pod.uid.0.clone(), to.0);
+    let revoked = pod.shared.revoked(&permit);
+    let ending = relay(&mut client, &mut server, &record.carried, revoked).await;
+    record.finished(ending);
+}
+
+/// Serves one tunnel until it ends. `proof` is set once the caller has shown a certificate.
+pub(crate) async fn serve_tunnel<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    accepted: Accepted<S::Stream>,
+    proof: &Cell<Proof>,
+) {
+    let (from, local) = (accepted.peer, accepted.to);
+    match greet(&pod, accepted, proof).await {
+        Ok((server, peer)) => requests(&pod, server, &Rc::new(Caller { peer, from, local })).await,
+        Err(failure) => {
+            let parties = parties(None, from, local, Security::Plaintext);
+            Record::new(pod.shared.outcomes.clone(), parties).failed(failure);
+        }
+    }
+}
+
+/// Who called, and where.
+struct Caller {
+    peer: Identity,
+    from: PeerAddr,
+    local: OriginalDst,
+}
+
+impl Caller {
+    fn parties(&self, security: Security) -> Parties {
+        parties(Some(self.peer.clone()), self.from, self.local, security)
+    }
+}
+
+/// What is known of a caller that asked for nothing that makes sense.
+fn parties(
+    identity: Option<Identity>,
+    from: PeerAddr,
+    local: OriginalDst,
+    security: Security,
+) -> Parties {
+    Parties {
+        direction: Direction::Inbound,
+        source: Side { address: Some(from.0), workload: None, identity },
+        destination: Side { address: Some(local.0), workload: None, identity: None },
+        service: None,
+        hbone: Some(local.0),
+        security,
+    }
+}
+
+async fn greet<S: Sockets>(
+    pod: &Pod<S>,
+    accepted: Accepted<S::Stream>,
+    proof: &Cell<Proof>,
+) -> Result<(Server<S::Stream>, Identity), Failure> {
+    let from = accepted.peer.0;
+    let identity = pod.identity().await?;
+    let tls = pod.shared.server_config(&identity).await?;
+    let settings = &pod.shared.settings;
+    let caller = server::handshake(accepted.stream, tls, &settings.timeouts)
+        .await
+        .map_err(|error| error.failure(from))?;
+    let peer = weft_certs::peer_identity(caller.certificates())
+        .map_err(|error| Failure::Handshake { to: from, error: chain(&error) })?;
+    proof.set(Proof::Given);
+    let server = caller.http2(settings).await.map_err(|error| error.failure(from))?;
+    Ok((server, peer))
+}
+
+/// Takes requests until the tunnel ends or drains; each is served on its own.
+async fn requests<S: Sockets>(
+    pod: &Rc<Pod<S>>,
+    mut server: Server<S::Stream>,
+    caller: &Rc<Caller>,
+) {
+    let after = pod.shared.settings.timeouts.connect_head;
+    let mut quiet = pin!(sleep(after));
+    let mut draining = pin!(pod.draining());
+    let mut state = Requests::None;
+    loop {
+        let request = tokio::select! {
+            // Biased: no request may be taken once the peer is to be told that none will be.
+            biased;
+            () = &mut draining, if state != Requests::Draining => {
+                state = Requests::Draining;
+                server.drain();
+                continue;
+            }
+            request = poll_fn(|cx| server.poll_request(cx)) => request,
+            () = &mut quiet, if state == Requests::None => {
+                Some(Err(ServerError::HeadersTimeout { after }))
+            }
+        };
+        match request {
+            Some(Ok(incoming)) => {
+                if state == Requests::None {
+                    state = Requests::Some;
+                }
+                pod.tasks.spawn(serve_request(pod.clone(), incoming, caller.clone()));
+            }
+            Some(Err(error)) => {
+                let (peer, from) = (&caller.peer, caller.from);
+                tracing::debug!(%peer, %from, error = chain(&error), "tunnel ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Requests {
+    None,
+    Some,
+    Draining,
+}
+
+async fn serve_request<S: Sockets>(pod: Rc<Pod<S>>, incoming: Incoming, caller: Rc<Caller>) {
+    let head = match incoming.head() {
+        Ok(head) => head,
+        Err(refusal) => {
+            let refusal = refusal.clone();
+            let record =
+                Record::new(pod.shared.outcomes.clone(), caller.parties(Security::MutualTls));
+            incoming.refuse(status(refusal.http_status()));
+            return record.refused(refusal);
+        }
+    };
+    let arrival = Arrival::from(Tunnelled {
+        target: pod.name.clone(),
+        peer: caller.peer.clone(),
+        from: caller.from,
+        local: PeerAddr(caller.local.0),
+        authority: head.authority.clone(),
+        forwarded_host: head.forwarded_host.clone(),
+    });
+    let mut record = Record::new(pod.shared.outcomes.clone(), Parties::arriving(&arrival));
+    let permit = match admit(&pod, &arrival, &mut record).await {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            incoming.refuse(status(refusal.http_status()));
+            return record.refused(refusal);
+        }
+    };
+    let mut server = match deliver(&pod, &permit).await {
+        Ok(server) => server,
+        Err(failure) => {
+            incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            return record.failed(failure);
+        }
+    };
+    let mut client = match incoming.accept(permit.local(), ()) {
+        Ok(client) => client,
+        Err(error) => return record.failed(Failure::Broken { error: chain(&error) }),
+    };
+    record.carrying(pod.uid.0.clone(), caller.local.0);
+    let revoked = pod.shared.revoked(&permit);
+    let ending = relay(&mut client, &mut server, &record.carried, revoked).await;
+    record.finished(ending);
+}
+
+async fn admit<S: Sockets>(
+    pod: &Pod<S>,
+    arrival: &Arrival,
+    record: &mut Record,
+) -> Result<Permit, Refusal> {
+    let (view, permit) = pod.shared.permit(arrival).await;
+    let resolved = match &permit {
+        Ok(permit) => Some(permit.resolved().clone()),
+        // A refused connection is logged with who it was, as far as the view knows.
+        Err(_) => resolve(&view, arrival.clone()).ok(),
+    };
+    if let Some(resolved) = resolved {
+        record.parties = record.parties.clone().resolved(&view, &resolved);
+    }
+    permit
+}
+
+/// Connects to the application, and tells it first who calls where it wants to know.
+async fn deliver<S: Sockets>(pod: &Pod<S>, permit: &Permit) -> Result<Plain<S::Stream>, Failure> {
+    let endpoint = pod
+        .shared
+        .with_load(|load| balance(&pod.shared.view(), permit, load, &[], pod.shared.draw()))
+        .map_err(|refusal| Failure::Broken { error: refusal.to_string() })?;
+    match next_hop(permit, &endpoint) {
+        Hop::Deliver { to, bind, preamble } => {
+            let mut stream = pod.deliver(bind, to.0).await?;
+            if let Preamble::ProxyV2 { source, destination, identity } = preamble {
+                let header = proxy_header::write(source, destination, identity.as_ref());
+                let written = stream.write_all(&header).await;
+                written.map_err(|error| Failure::Connect { to: to.0, error: chain(&error) })?;
+            }
+            Ok(Plain::new(stream))
+        }
+        hop @ (Hop::Plaintext { .. } | Hop::Hbone { .. } | Hop::Nested { .. }) => {
+            Err(Failure::Broken { error: format!("{hop:?} is no delivery to a pod of this node") })
+        }
+    }
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}

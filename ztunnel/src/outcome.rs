@@ -1,0 +1,133 @@
+//! One connection's record, from its arrival to its one `Outcome`.
+
+use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::time::Instant;
+use ztunnel_core::{Carried, End, Failure, Finish, Outcome, Parties, Refusal};
+
+use crate::{
+    relay,
+    telemetry::{Live, Recorder},
+};
+
+/// Where outcomes go: the access log and the metrics.
+pub trait Outcomes {
+    /// Both ends are connected. `original` is what was asked for; `pod` is the node agent's uid.
+    fn opened(&self, pod: Arc<str>, original: SocketAddr, parties: &Parties) -> Option<Live>;
+
+    /// The one end of every connection, opened or not.
+    fn ended(&self, live: Option<Live>, outcome: &Outcome);
+}
+
+impl Outcomes for Recorder {
+    fn opened(&self, pod: Arc<str>, original: SocketAddr, parties: &Parties) -> Option<Live> {
+        Some(self.open(pod, original, parties))
+    }
+
+    fn ended(&self, live: Option<Live>, outcome: &Outcome) {
+        match live {
+            Some(live) => live.ended(outcome),
+            None => Self::ended(self, outcome),
+        }
+    }
+}
+
+/// Becomes an outcome when the connection ends, in whatever way: also when its task is dropped.
+pub struct Record {
+    outcomes: Rc<dyn Outcomes>,
+    started: Instant,
+    pub parties: Parties,
+    /// What the relay has carried so far.
+    pub carried: relay::Carried,
+    live: Option<Live>,
+    state: State,
+}
+
+enum State {
+    Arriving,
+    /// The two ends are connected.
+    Carrying,
+    Ended,
+}
+
+impl Record {
+    pub fn new(outcomes: Rc<dyn Outcomes>, parties: Parties) -> Self {
+        let (started, carried) = (Instant::now(), relay::Carried::default());
+        Self { outcomes, started, parties, carried, live: None, state: State::Arriving }
+    }
+
+    /// Both ends are connected: from here on it counts as carried, however it ends.
+    pub fn carrying(&mut self, pod: Arc<str>, original: SocketAddr) {
+        self.live = self.outcomes.opened(pod, original, &self.parties);
+        self.state = State::Carrying;
+    }
+
+    pub fn refused(mut self, refusal: Refusal) {
+        self.end(End::Refused(refusal));
+    }
+
+    pub fn failed(mut self, failure: Failure) {
+        self.end(End::Failed(failure));
+    }
+
+    pub fn finished(mut self, ending: relay::Ending<Refusal>) {
+        let finish = match ending {
+            relay::Ending::Finished => Finish::Closed,
+            relay::Ending::Revoked(refusal) => Finish::Revoked(refusal),
+            relay::Ending::Broken { by, error: relay::Broken::Reset } => match by {
+                relay::Side::Client => Finish::ResetByClient,
+                relay::Side::Server => Finish::ResetByServer,
+            },
+            relay::Ending::Broken { error, .. } => {
+                Finish::Broken(Failure::Broken { error: chain(&error) })
+            }
+        };
+        self.end_carried(finish);
+    }
+
+    fn end_carried(&mut self, finish: Finish) {
+        self.end(End::Carried(Carried {
+            bytes_to_server: self.carried.to_server.get(),
+            bytes_to_client: self.carried.to_client.get(),
+            finish,
+        }));
+    }
+
+    fn end(&mut self, end: End) {
+        self.state = State::Ended;
+        let (parties, duration) = (self.parties.clone(), self.started.elapsed());
+        self.outcomes.ended(self.live.take(), &Outcome { parties, end, duration });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        match self.state {
+            State::Ended => {}
+            State::Arriving => self.end(End::Failed(Failure::Stopping)),
+            State::Carrying => self.end_carried(Finish::Drained),
+        }
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").field("parties", &self.parties).finish_non_exhaustive()
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,186 @@
+//! Carries bytes both ways between two ends until both have finished, one is reset, or the permit is revoked.
+//!
+//! What one side does reaches the other as if they were connected directly: the end of one direction is passed on
+//! while the other goes on, and a reset is passed on as a reset.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+
+mod plain;
+
+pub use plain::Plain;
+
+/// One end of a relayed connection: reads and writes chunks, never copies between its own and ours.
+pub trait End {
+    /// The next chunk; `None` when the peer has finished its direction. Not called again after that.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>>;
+
+    /// Takes from the front of `chunk` until it is empty.
+    fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>>;
+
+    /// Tells the peer that this direction has finished; the other one goes on.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
+
+    /// Ready when the peer has broken the connection, also while neither reading nor writing.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
+
+    /// Breaks the connection so that the peer sees it broken, not finished.
+    fn reset(&mut self);
+}
+
+/// An end that will carry nothing more.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("the peer reset the connection")]
+    Reset,
+    #[error("the connection was lost")]
+    Lost(#[source] std::io::Error),
+    #[error("the tunnel was lost")]
+    Tunnel(#[source] h2::Error),
+}
+
+/// Which of the two ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// How carrying ended; `R` is the reason of a revocation.
+#[derive(Debug)]
+pub enum Ending<R> {
+    /// Both directions finished.
+    Finished,
+    Broken {
+        by: Side,
+        error: Broken,
+    },
+    Revoked(R),
+}
+
+/// Bytes handed on so far, readable while they flow and after a relay was dropped.
+#[derive(Debug, Default)]
+pub struct Carried {
+    pub to_server: Cell<u64>,
+    pub to_client: Cell<u64>,
+}
+
+/// Carries until the end. `revoked` completes when the connection may not go on; both ends are then reset.
+/// Cancel safe: dropping it loses what is in flight, and `carried` has what was not.
+pub async fn relay<C: End, S: End, R>(
+    client: &mut C,
+    server: &mut S,
+    carried: &Carried,
+    revoked: impl Future<Output = R>,
+) -> Ending<R> {
+    let (mut up, mut down) = (Flow::new(&carried.to_server), Flow::new(&carried.to_client));
+    let mut revoked = pin!(revoked);
+    let ending = poll_fn(|cx| {
+        // First, so that a revoked permit wins over bytes that are also ready.
+        if let Poll::Ready(reason) = revoked.as_mut().poll(cx) {
+            return Poll::Ready(Ending::Revoked(reason));
+        }
+        poll_both(cx, client, server, &mut up, &mut down)
+    })
+    .await;
+    match ending {
+        Ending::Finished => {}
+        Ending::Broken { .. } | Ending::Revoked(_) => {
+            client.reset();
+            server.reset();
+        }
+    }
+    ending
+}
+
+fn poll_both<C: End, S: End, R>(
+    cx: &mut Context<'_>,
+    client: &mut C,
+    server: &mut S,
+    up: &mut Flow<'_>,
+    down: &mut Flow<'_>,
+) -> Poll<Ending<R>> {
+    let broken = |by, error| Poll::Ready(Ending::Broken { by, error });
+    match up.poll(cx, client, server) {
+        Poll::Ready(Err(Fault::Source(error))) => return broken(Side::Client, error),
+        Poll::Ready(Err(Fault::Sink(error))) => return broken(Side::Server, error),
+        Poll::Ready(Ok(())) | Poll::Pending => {}
+    }
+    match down.poll(cx, server, client) {
+        Poll::Ready(Err(Fault::Source(error))) => return broken(Side::Server, error),
+        Poll::Ready(Err(Fault::Sink(error))) => return broken(Side::Client, error),
+        Poll::Ready(Ok(())) | Poll::Pending => {}
+    }
+    if up.step == Step::Finished && down.step == Step::Finished {
+        return Poll::Ready(Ending::Finished);
+    }
+    Poll::Pending
+}
+
+/// Chunks moved in one turn before the other tasks of the worker get theirs.
+const CHUNKS_PER_TURN: usize = 32;
+
+/// One direction.
+struct Flow<'a> {
+    chunk: Bytes,
+    step: Step,
+    carried: &'a Cell<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Copying,
+    /// The source has finished; the sink is to be told.
+    Finishing,
+    Finished,
+}
+
+enum Fault {
+    Source(Broken),
+    Sink(Broken),
+}
+
+impl<'a> Flow<'a> {
+    fn new(carried: &'a Cell<u64>) -> Self {
+        Self { chunk: Bytes::new(), step: Step::Copying, carried }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl End,
+        sink: &mut impl End,
+    ) -> Poll<Result<(), Fault>> {
+        for _ in 0..CHUNKS_PER_TURN {
+            if !self.chunk.is_empty() {
+                let before = self.chunk.len();
+                let written = sink.poll_write(cx, &mut self.chunk);
+                self.carried.set(self.carried.get() + (before - self.chunk.len()) as u64);
+                ready!(written).map_err(Fault::Sink)?;
+                debug_assert!(self.chunk.is_empty(), "poll_write is ready only when it took all");
+            }
+            match self.step {
+                Step::Copying => match ready!(source.poll_chunk(cx)).map_err(Fault::Source)? {
+                    Some(chunk) => self.chunk = chunk,
+                    None => self.step = Step::Finishing,
+                },
+                Step::Finishing => {
+                    ready!(sink.poll_finish(cx)).map_err(Fault::Sink)?;
+                    self.step = Step::Finished;
+                }
+                // Nothing is read any more, so a reset has to be looked for: the other direction may be idle.
+                Step::Finished => {
+                    return source.poll_broken(cx).map(|error| Err(Fault::Source(error)));
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

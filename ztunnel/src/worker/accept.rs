@@ -1,0 +1,163 @@
+//! The pod's doors: accepts within the limits, and outlives the want of file descriptors.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::task::AbortHandle;
+
+use super::Pod;
+use crate::{
+    inbound, outbound,
+    socket::{Accepted, Listener, Sockets},
+};
+
+/// Which door a connection came in through.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Entrance {
+    /// 15001: what the pod's processes open.
+    Outbound,
+    /// 15006: what others open to the pod in the clear.
+    Plaintext,
+    /// 15008: tunnels.
+    Hbone,
+}
+
+const BACK_OFF_FIRST: Duration = Duration::from_millis(10);
+const BACK_OFF_LAST: Duration = Duration::from_secs(1);
+/// Callers cut at once when descriptors run out: enough to let the next accepts succeed.
+const SHED: usize = 16;
+
+/// Accepts until the node or the pod drains.
+pub(super) async fn accept<S: Sockets>(pod: Rc<Pod<S>>, entrance: Entrance, listener: S::Listener) {
+    let mut back_off = BACK_OFF_FIRST;
+    let draining = std::pin::pin!(pod.draining());
+    let mut draining = draining;
+    loop {
+        let accepted = tokio::select! {
+            // Biased: once draining, no connection may be taken that the next proxy could serve.
+            biased;
+            () = &mut draining => return,
+            accepted = next(&pod, &listener) => accepted,
+        };
+        match accepted {
+            Ok((accepted, room)) => {
+                back_off = BACK_OFF_FIRST;
+                admit(&pod, entrance, accepted, room);
+            }
+            // One caller gave up while it waited; the next is not concerned.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                let shed = pod.shared.unproven.shed(SHED);
+                // Once for each time that it gets worse, so that a storm does not fill the log.
+                if back_off == BACK_OFF_FIRST {
+                    tracing::warn!(pod = %pod.name, %error, shed, "cannot accept");
+                }
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF_LAST);
+            }
+        }
+    }
+}
+
+/// The next connection, once there is room for it; until then it waits in the kernel's backlog.
+async fn next<S: Sockets>(
+    pod: &Rc<Pod<S>>,
+    listener: &S::Listener,
+) -> io::Result<(Accepted<S::Stream>, Room<S>)> {
+    pod.room().await;
+    let accepted = listener.accept().await?;
+    Ok((accepted, Room::take(pod)))
+}
+
+fn admit<S: Sockets>(
+    pod: &Rc<Pod<S>>,
+    entrance: Entrance,
+    accepted: Accepted<S::Stream>,
+    room: Room<S>,
+) {
+    let served = pod.clone();
+    match entrance {
+        Entrance::Outbound => {
+            pod.tasks.spawn(async move {
+                outbound::serve(served, accepted).await;
+                drop(room);
+            });
+        }
+        Entrance::Plaintext => {
+            pod.tasks.spawn(async move {
+                inbound::serve_plain(served, accepted).await;
+                drop(room);
+            });
+        }
+        Entrance::Hbone => {
+            let proof = Rc::new(Cell::new(Proof::Awaited));
+            let given = proof.clone();
+            let task = pod.tasks.spawn(async move {
+                inbound::serve_tunnel(served, accepted, &given).await;
+                // Whoever has left need not be shed either.
+                given.set(Proof::Given);
+                drop(room);
+            });
+            pod.shared.unproven.add(proof, task);
+        }
+    }
+}
+
+/// One connection's share of the limits.
+struct Room<S> {
+    pod: Rc<Pod<S>>,
+}
+
+impl<S> Room<S> {
+    fn take(pod: &Rc<Pod<S>>) -> Self {
+        pod.connections.set(pod.connections.get() + 1);
+        pod.shared.connections.set(pod.shared.connections.get() + 1);
+        Self { pod: pod.clone() }
+    }
+}
+
+impl<S> Drop for Room<S> {
+    fn drop(&mut self) {
+        self.pod.connections.set(self.pod.connections.get() - 1);
+        self.pod.shared.connections.set(self.pod.shared.connections.get() - 1);
+        self.pod.shared.left.notify_waiters();
+    }
+}
+
+/// Whether a caller has shown a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Proof {
+    Awaited,
+    Given,
+}
+
+/// Callers that have not proved who they are, oldest first: the first to go when something runs short.
+#[derive(Debug, Default)]
+pub(crate) struct Unproven {
+    waiting: RefCell<VecDeque<(Rc<Cell<Proof>>, AbortHandle)>>,
+}
+
+impl Unproven {
+    fn add(&self, proof: Rc<Cell<Proof>>, task: AbortHandle) {
+        let mut waiting = self.waiting.borrow_mut();
+        // Most prove themselves within a moment and in order, so the front is where they leave.
+        while waiting.front().is_some_and(|(proof, _)| proof.get() == Proof::Given) {
+            waiting.pop_front();
+        }
+        waiting.push_back((proof, task));
+    }
+
+    /// Ends the oldest `count`; says how many there were.
+    fn shed(&self, count: usize) -> usize {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|(proof, _)| proof.get() == Proof::Awaited);
+        let oldest = waiting.len().min(count);
+        waiting.drain(..oldest).for_each(|(_, task)| task.abort());
+        oldest
+    }
+}

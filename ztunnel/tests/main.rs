@@ -1,0 +1,7 @@
+//! Whole proxies in one process: real TLS and HTTP/2 between them, over loopback or in-memory networks.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fixture;
+mod policy;
+mod tunnel;
