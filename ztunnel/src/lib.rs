@@ -9,6 +9,7 @@ pub mod outbound;
 pub mod outcome;
 pub mod relay;
 pub mod socket;
+pub mod state;
 pub mod telemetry;
 pub mod tunnel;
 pub mod worker;
