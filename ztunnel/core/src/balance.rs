@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use smallvec::SmallVec;
 use weft_model::{
     GatewayAddress, Hostname, Identity, IpFamilies, Mode, PeerAddr, Service, View, Workload,
     WorkloadUid,
@@ -14,7 +15,8 @@ use crate::{
 };
 
 mod candidate;
-pub(crate) use candidate::{Candidate, Need, Place};
+mod every;
+use candidate::{Candidate, Need, Place};
 
 /// Whom the connection goes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,14 +86,15 @@ pub(crate) struct Picker<'a> {
 }
 
 impl<'a> Picker<'a> {
-    pub(crate) fn pick(&mut self, trace: &mut impl Trace) -> Result<Endpoint, Refusal> {
+    fn pick(&mut self, trace: &mut impl Trace) -> Result<Endpoint, Refusal> {
         let outbound = self.outbound;
         if let Some(gateway) = self.waypoint() {
-            return self.through_waypoint(gateway);
+            let waypoint = self.gateway(gateway, Need::Waypoint)?;
+            return self.through(waypoint);
         }
         match &outbound.target {
             Target::Outside => Ok(self.outside()),
-            Target::Workload(workload) => Ok(self.addressed(workload)),
+            Target::Workload(workload) => self.addressed(workload),
             Target::Service(service) => match service.load_balancing.mode {
                 Mode::Passthrough => Ok(self.outside()),
                 Mode::Any | Mode::Strict | Mode::Failover => {
@@ -103,38 +106,15 @@ impl<'a> Picker<'a> {
         }
     }
 
-    /// All that [`Picker::pick`] could come to, for `why`.
-    pub(crate) fn every(&mut self, trace: &mut impl Trace) -> Result<Possible, Refusal> {
-        if self.waypoint().is_none() {
-            return self.every_direct(trace);
+    fn addressed(&self, workload: &Arc<Workload>) -> Result<Endpoint, Refusal> {
+        if self.tried.contains(&workload.uid) {
+            return Err(Refusal::NoOther { workload: workload.uid.clone() });
         }
-        let endpoint = self.pick(trace)?;
-        Ok(vec![(endpoint.uid().cloned(), Ok(endpoint))])
-    }
-
-    /// The same for a client without a proxy, which knows of no waypoints.
-    pub(crate) fn every_direct(&mut self, trace: &mut impl Trace) -> Result<Possible, Refusal> {
-        match &self.outbound.target {
-            Target::Service(service) if service.load_balancing.mode != Mode::Passthrough => {
-                let port = self.outbound.dst.port();
-                let candidates = self.candidates(service, port, Need::Endpoint, trace)?;
-                let one =
-                    |c: &Candidate<'a>| (Some(c.workload.uid.clone()), self.endpoint(service, c));
-                Ok(candidates.iter().map(one).collect())
-            }
-            Target::Service(_) | Target::Outside => Ok(vec![(None, Ok(self.outside()))]),
-            Target::Workload(workload) => {
-                Ok(vec![(Some(workload.uid.clone()), Ok(self.addressed(workload)))])
-            }
-        }
-    }
-
-    fn addressed(&self, workload: &Arc<Workload>) -> Endpoint {
-        Endpoint::Workload {
+        Ok(Endpoint::Workload {
             workload: workload.clone(),
             at: Reach::At(PeerAddr(self.outbound.dst.0)),
             expect: vec![workload.identity()],
-        }
+        })
     }
 
     fn outside(&self) -> Endpoint {
@@ -142,47 +122,50 @@ impl<'a> Picker<'a> {
     }
 
     /// The waypoint that the target asks to be called through, unless the caller is that waypoint.
-    pub(crate) fn waypoint(&mut self) -> Option<&'a GatewayAddress> {
-        let gateway = match &self.outbound.target {
-            Target::Outside => None,
-            Target::Workload(workload) => workload.waypoint.as_ref(),
-            Target::Service(service) => {
-                let total = service.weighted_waypoints.iter().map(|w| u64::from(w.weight)).sum();
-                let mut left = self.draw.below(total);
-                let weighted = service.weighted_waypoints.iter().find(|w| {
-                    let weight = u64::from(w.weight);
-                    let here = left < weight;
-                    left = left.saturating_sub(weight);
-                    here
-                });
-                weighted.map(|w| &w.destination).or(service.waypoint.as_ref())
-            }
-        }?;
+    fn waypoint(&mut self) -> Option<&'a GatewayAddress> {
+        let waypoints = self.waypoints();
+        let mut left = self.draw.below(waypoints.iter().map(|(_, weight)| weight).sum());
+        let (gateway, _) = waypoints.into_iter().find(|(_, weight)| {
+            let here = left < *weight;
+            left = left.saturating_sub(*weight);
+            here
+        })?;
         (!stands_at(&self.outbound.source, gateway)).then_some(gateway)
     }
 
-    fn through_waypoint(&mut self, gateway: &GatewayAddress) -> Result<Endpoint, Refusal> {
-        let reached = self.gateway(gateway, Need::Waypoint)?;
-        match reached.place {
+    /// Each waypoint that may be chosen, with its weight.
+    fn waypoints(&self) -> SmallVec<[(&'a GatewayAddress, u64); 1]> {
+        let (weighted, single) = match &self.outbound.target {
+            Target::Outside => return SmallVec::new(),
+            Target::Workload(workload) => ([].as_slice(), workload.waypoint.as_ref()),
+            Target::Service(s) => (s.weighted_waypoints.as_slice(), s.waypoint.as_ref()),
+        };
+        let weighted = weighted.iter().map(|w| (&w.destination, u64::from(w.weight)));
+        let some: SmallVec<_> = weighted.filter(|(_, weight)| *weight > 0).collect();
+        if some.is_empty() {
+            single.map(|gateway| (gateway, 1)).into_iter().collect()
+        } else {
+            some
+        }
+    }
+
+    fn through(&mut self, waypoint: Reached) -> Result<Endpoint, Refusal> {
+        match waypoint.place {
             Place::Near(via) => {
-                let mut expect = reached.service_identities;
-                expect.push(reached.workload.identity());
+                let mut expect = waypoint.service_identities;
+                expect.push(waypoint.workload.identity());
                 // The waypoint chooses the endpoint, so it is told what was dialled.
                 let dst = self.outbound.dst;
                 let authority = Authority::address(dst.ip(), dst.port());
-                Ok(Endpoint::Waypoint { waypoint: reached.workload, via, authority, expect })
+                Ok(Endpoint::Waypoint { waypoint: waypoint.workload, via, authority, expect })
             }
             Place::Behind(gateway) => {
-                self.remote(&reached.workload, &gateway, &reached.service_identities)
+                self.remote(&waypoint.workload, &gateway, &waypoint.service_identities)
             }
         }
     }
 
-    pub(crate) fn endpoint(
-        &mut self,
-        service: &Service,
-        chosen: &Candidate<'a>,
-    ) -> Result<Endpoint, Refusal> {
+    fn endpoint(&mut self, service: &Service, chosen: &Candidate<'a>) -> Result<Endpoint, Refusal> {
         let workload = chosen.workload;
         match &chosen.place {
             Place::Near(at) => {
@@ -228,28 +211,36 @@ impl<'a> Picker<'a> {
     }
 
     fn gateway(&mut self, gateway: &GatewayAddress, need: Need) -> Result<Reached, Refusal> {
+        match self.located(gateway, need)? {
+            Located::Workload(reached) => Ok(reached),
+            Located::Service(service, port) => {
+                let chosen = self.choose(service, port, need, &mut Quiet)?;
+                Ok(Reached::of(service, &chosen))
+            }
+        }
+    }
+
+    fn located(&self, gateway: &GatewayAddress, need: Need) -> Result<Located<'a>, Refusal> {
         let unknown = || Refusal::UnknownGateway { gateway: gateway.clone() };
-        let (service, port) = match gateway {
+        let (address, port) = match gateway {
             GatewayAddress::Hostname { name, hbone_port } => {
-                (self.view.service(name).ok_or_else(unknown)?, *hbone_port)
+                let service = self.view.service(name).ok_or_else(unknown)?;
+                return Ok(Located::Service(service, *hbone_port));
             }
-            GatewayAddress::Address { address, hbone_port } => {
-                if let Some(workload) = self.view.workload_at(address) {
-                    let at = Reach::At(PeerAddr(SocketAddr::new(address.address(), *hbone_port)));
-                    let place = self.place(workload, Some(at), need).map_err(|_| unknown())?;
-                    let workload = workload.clone();
-                    return Ok(Reached { workload, place, service_identities: Vec::new() });
-                }
-                let client = &self.outbound.source.namespace;
-                (self.view.service_at(address, client).ok_or_else(unknown)?, *hbone_port)
-            }
+            GatewayAddress::Address { address, hbone_port } => (address, *hbone_port),
         };
-        let chosen = self.choose(service, port, need, &mut Quiet)?;
-        Ok(Reached {
-            workload: chosen.workload.clone(),
-            place: chosen.place,
-            service_identities: service.subject_alt_names.clone(),
-        })
+        let Some(workload) = self.view.workload_at(address) else {
+            let client = &self.outbound.source.namespace;
+            let service = self.view.service_at(address, client).ok_or_else(unknown)?;
+            return Ok(Located::Service(service, port));
+        };
+        if need == Need::Waypoint && self.tried.contains(&workload.uid) {
+            return Err(Refusal::NoOther { workload: workload.uid.clone() });
+        }
+        let at = Reach::At(PeerAddr(SocketAddr::new(address.address(), port)));
+        let place = self.place(workload, Some(at), need).map_err(|_| unknown())?;
+        let workload = workload.clone();
+        Ok(Located::Workload(Reached { workload, place, service_identities: Vec::new() }))
     }
 
     /// Power of two choices.
@@ -289,9 +280,6 @@ impl<'a> Picker<'a> {
     }
 }
 
-/// Each endpoint that may be picked, or why it could not be reached after all.
-pub(crate) type Possible = Vec<(Option<WorkloadUid>, Result<Endpoint, Refusal>)>;
-
 /// A waypoint or gateway that was found.
 struct Reached {
     workload: Arc<Workload>,
@@ -299,8 +287,24 @@ struct Reached {
     service_identities: Vec<Identity>,
 }
 
+impl Reached {
+    fn of(service: &Service, chosen: &Candidate<'_>) -> Self {
+        Self {
+            workload: chosen.workload.clone(),
+            place: chosen.place.clone(),
+            service_identities: service.subject_alt_names.clone(),
+        }
+    }
+}
+
+enum Located<'a> {
+    Workload(Reached),
+    Service(&'a Service, u16),
+}
+
 impl Endpoint {
-    /// What to count in [`Load`] and to leave out when it could not be connected.
+    /// What to count in [`Load`], and to leave out when it could not be connected. `None` outside of the mesh:
+    /// there is no other to try.
     pub fn uid(&self) -> Option<&WorkloadUid> {
         self.workload().map(|workload| &workload.uid)
     }

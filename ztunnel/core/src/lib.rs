@@ -53,3 +53,9 @@ pub const HBONE_PORT: u16 = 15008;
 
 /// Ports of every enrolled pod on which the proxy listens: never a destination, or the proxy would call itself.
 pub const PROXY_PORTS: [u16; 4] = [15001, 15006, HBONE_PORT, 15053];
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+#[path = "../../../model/tests/main/random.rs"]
+mod random;

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use weft_model::{
-    GatewayAddress, Hostname, Network, NetworkAddress, PeerAddr, PolicyName, ServiceName,
-};
+use weft_model::{GatewayAddress, Hostname, PeerAddr, PolicyName, ServiceName, WorkloadUid};
 
 use crate::{Authority, AuthorityError, Denial, Pod};
 
@@ -31,10 +29,8 @@ pub enum Refusal {
     NoEndpoint { service: ServiceName, left_out: Vec<(LeftOut, usize)> },
     #[error("gateway {} is not known in the mesh", Gateway(gateway))]
     UnknownGateway { gateway: GatewayAddress },
-    #[error("network {network} is not this one and has no gateway for {destination}")]
-    NoGateway { network: Network, destination: String },
-    #[error("workload {workload} has neither address nor host name")]
-    NoAddress { workload: String },
+    #[error("workload {workload} was just tried, and there is no other")]
+    NoOther { workload: WorkloadUid },
 }
 
 /// Who can mend it.
@@ -93,9 +89,7 @@ impl Refusal {
                 Denial::Matched { .. } | Denial::NothingAllows { .. } => Fault::Policy,
                 Denial::UnknownPolicy { .. } => Fault::Mesh,
             },
-            Self::NoEndpoint { .. } | Self::NoGateway { .. } | Self::NoAddress { .. } => {
-                Fault::Destination
-            }
+            Self::NoEndpoint { .. } | Self::NoOther { .. } => Fault::Destination,
             Self::UnknownPod { .. } | Self::UnknownGateway { .. } => Fault::Mesh,
         }
     }
@@ -113,8 +107,7 @@ impl Refusal {
             | Self::ProxyPort { .. }
             | Self::Denied(_)
             | Self::NoEndpoint { .. }
-            | Self::NoGateway { .. }
-            | Self::NoAddress { .. } => Retry::Never,
+            | Self::NoOther { .. } => Retry::Never,
         }
     }
 
@@ -129,8 +122,7 @@ impl Refusal {
             | Self::ProxyPort { .. }
             | Self::NoEndpoint { .. }
             | Self::UnknownGateway { .. }
-            | Self::NoGateway { .. }
-            | Self::NoAddress { .. } => 503,
+            | Self::NoOther { .. } => 503,
         }
     }
 
@@ -150,8 +142,7 @@ impl Refusal {
             | Self::ProxyPort { .. }
             | Self::NoEndpoint { .. }
             | Self::UnknownGateway { .. }
-            | Self::NoGateway { .. }
-            | Self::NoAddress { .. } => None,
+            | Self::NoOther { .. } => None,
         }
     }
 }
@@ -182,15 +173,14 @@ impl fmt::Display for Reasons<'_> {
     }
 }
 
-pub(crate) struct Gateway<'a>(pub(crate) &'a GatewayAddress);
+struct Gateway<'a>(&'a GatewayAddress);
 
 impl fmt::Display for Gateway<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             GatewayAddress::Hostname { name, hbone_port } => write!(f, "{name}:{hbone_port}"),
             GatewayAddress::Address { address, hbone_port } => {
-                let at: &NetworkAddress = address;
-                write!(f, "{at}:{hbone_port}")
+                write!(f, "{address}:{hbone_port}")
             }
         }
     }

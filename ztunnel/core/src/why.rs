@@ -142,7 +142,7 @@ fn walk(
     notes: &mut Notes,
 ) -> Walked {
     let outbound = match caller {
-        Caller::Captured => match resolve(view, Captured { source: pod(source), dst }) {
+        Caller::Captured => match resolve(view, Captured { source: pod_of(source), dst }) {
             Ok(Resolved::Outbound(outbound)) => outbound,
             Ok(Resolved::Inbound(_)) => return Ok((None, Vec::new())),
             Err(refusal) => return Err((None, refusal)),
@@ -178,7 +178,7 @@ enum Caller {
     Outside,
 }
 
-fn pod(workload: &Workload) -> Pod {
+fn pod_of(workload: &Workload) -> Pod {
     Pod {
         namespace: workload.namespace.clone(),
         name: workload.name.clone(),
@@ -240,7 +240,7 @@ fn arrival(
         return Err("the application speaks HBONE itself and decides");
     }
     let from = PeerAddr(SocketAddr::new(address_like(&outbound.source, at.ip()), 0));
-    let target = pod(workload);
+    let target = pod_of(workload);
     match (caller, hop) {
         (Caller::Captured, Hop::Hbone { authority, .. }) => Ok(Arrival::Tunnelled(Tunnelled {
             target,
