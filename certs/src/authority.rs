@@ -1,5 +1,8 @@
 //! The certificate authority: one root, and the leaves that it signs.
 
+mod error;
+mod request;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -9,119 +12,22 @@ use std::{
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
-    SubjectPublicKeyInfo,
 };
-use rustls_pki_types::SubjectPublicKeyInfoDer;
-use webpki::RawPublicKeyEntity;
 use weft_model::{Identity, TrustDomain};
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _};
 
 use crate::{
     bundle::{Bundle, BundleError},
     certificate::{self, shown},
-    key::{KeyError, KeyPair, uri_san},
-    time::{At, from_asn1, since_epoch},
+    key::{KeyPair, uri_san},
+    time::{from_asn1, since_epoch},
     verify::NOT_BEFORE_SKEW,
 };
+pub use error::IssueError;
+use error::LEAF_TTL_MAX;
+use request::public_key;
 
 /// How long a root lives: Istio's own choice, so that nobody meets its end by surprise in a few years.
 const ROOT_TTL: Duration = Duration::from_hours(10 * 365 * 24);
-
-/// Longest life of a leaf, as Istio's CA has it.
-const LEAF_TTL_MAX: Duration = Duration::from_hours(90 * 24);
-
-/// Largest request that is read: ours is under 600 bytes, one with an RSA-8192 key under 4 KiB.
-const REQUEST_BYTES_MAX: usize = 16 * 1024;
-
-/// Why the authority does not issue, or cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The request is not a PEM certificate request.
-    #[error("certificate request cannot be read: {reason}")]
-    Request {
-        /// What the reader found.
-        reason: String,
-    },
-    /// The requester does not hold the private key, or the key is too weak or of an unknown kind.
-    #[error(
-        "certificate request for {identity} is not signed by a key that we accept, over its own public key ({algorithm})"
-    )]
-    Signature {
-        /// For whom.
-        identity: Identity,
-        /// The signature algorithm that it names.
-        algorithm: String,
-        /// Why.
-        source: webpki::Error,
-    },
-    /// The key is of a kind that cannot be put in a certificate here.
-    #[error("public key of the request for {identity} is of an unknown kind")]
-    PublicKey {
-        /// For whom.
-        identity: Identity,
-        /// Why.
-        source: rcgen::Error,
-    },
-    /// The authority speaks for one trust domain.
-    #[error("{identity} is not of trust domain {own}")]
-    ForeignTrustDomain {
-        /// Asked for.
-        identity: Identity,
-        /// The authority's.
-        own: TrustDomain,
-    },
-    /// Zero, or longer than 90 days.
-    #[error("certificate life of {} s is not within 1 s to {} s", .ttl.as_secs(), LEAF_TTL_MAX.as_secs())]
-    Ttl {
-        /// Asked for.
-        ttl: Duration,
-    },
-    /// The root's time is over: it must be rotated.
-    #[error("root of {trust_domain} expired at {}", At(*.not_after))]
-    RootExpired {
-        /// Whose.
-        trust_domain: TrustDomain,
-        /// When.
-        not_after: SystemTime,
-    },
-    /// A server certificate needs a DNS name or an IP address.
-    #[error("server name `{name}` is neither an IP address nor a DNS name")]
-    ServerName {
-        /// The name.
-        name: String,
-    },
-    /// A server certificate for nobody.
-    #[error("a server certificate needs at least one name")]
-    NoServerName,
-    /// The machine has no randomness.
-    #[error("no random serial number")]
-    Random,
-    /// The stored root is not readable.
-    #[error("root certificates of {trust_domain} cannot be read")]
-    Root {
-        /// Whose.
-        trust_domain: TrustDomain,
-        /// Why.
-        source: BundleError,
-    },
-    /// The stored key is not readable, or none can be made.
-    #[error("key of the root of {trust_domain} is not usable")]
-    Key {
-        /// Whose.
-        trust_domain: TrustDomain,
-        /// Why.
-        source: KeyError,
-    },
-    /// Root and key do not belong together.
-    #[error("the key given is not that of the first root certificate of {trust_domain}")]
-    OtherKey {
-        /// Whose.
-        trust_domain: TrustDomain,
-    },
-    /// Building or signing the certificate failed.
-    #[error("certificate cannot be signed")]
-    Sign(#[source] rcgen::Error),
-}
 
 /// A key and certificate for a TLS server that is known by name, not by SPIFFE ID: the control plane.
 #[derive(Debug)]
@@ -134,8 +40,9 @@ pub struct ServerCertificate {
 
 /// A certificate authority for one trust domain.
 ///
-/// Rotation: make a new one, [`Authority::also_trusting`] the old root, and distribute that bundle until
-/// every leaf is of the new; then drop the old. The key is never replaced silently.
+/// Rotation, in three steps with a leaf's life between them: the old authority goes on signing
+/// [`Authority::also_trusting`] the new root; the new one signs, also trusting the old; the old root is
+/// dropped. At every moment any two leaves accept each other.
 pub struct Authority {
     trust_domain: TrustDomain,
     issuer: Issuer<'static, rcgen::KeyPair>,
@@ -303,62 +210,6 @@ fn serial() -> Result<SerialNumber, IssueError> {
     let [first, ..] = &mut bytes;
     *first = (*first & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
-}
-
-/// The public key of a request that proves possession of its private key.
-fn public_key(request_pem: &str, identity: &Identity) -> Result<SubjectPublicKeyInfo, IssueError> {
-    let der = request_der(request_pem)?;
-    let (rest, request) = X509CertificationRequest::from_der(&der)
-        .map_err(|e| IssueError::Request { reason: shown(&e.to_string()) })?;
-    if !rest.is_empty() {
-        let reason = format!("{} bytes after its end", rest.len());
-        return Err(IssueError::Request { reason });
-    }
-    let info = &request.certification_request_info;
-    let algorithm = shown(&request.signature_algorithm.algorithm.to_id_string());
-    let spki = SubjectPublicKeyInfoDer::from(info.subject_pki.raw);
-    let refused = |source| IssueError::Signature {
-        identity: identity.clone(),
-        algorithm: algorithm.clone(),
-        source,
-    };
-    let holder = RawPublicKeyEntity::try_from(&spki).map_err(refused)?;
-    let signature = &request.signature_value.data;
-    let scheme =
-        accepted(&request.signature_algorithm.algorithm.to_id_string()).ok_or_else(|| {
-            IssueError::Request {
-                reason: format!("signature algorithm {algorithm} is not accepted"),
-            }
-        })?;
-    holder.verify_signature(scheme, info.raw, signature).map_err(refused)?;
-    SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
-        .map_err(|source| IssueError::PublicKey { identity: identity.clone(), source })
-}
-
-fn request_der(request_pem: &str) -> Result<Vec<u8>, IssueError> {
-    use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject as _};
-    if request_pem.len() > REQUEST_BYTES_MAX {
-        let reason = format!("{} bytes, more than {REQUEST_BYTES_MAX}", request_pem.len());
-        return Err(IssueError::Request { reason });
-    }
-    CertificateSigningRequestDer::from_pem_slice(request_pem.as_bytes())
-        .map(|der| der.as_ref().to_vec())
-        .map_err(|e| IssueError::Request { reason: shown(&e.to_string()) })
-}
-
-/// What a request may be signed with. Each verifier has its own floor: RSA below 2048 bits fails in it.
-fn accepted(
-    algorithm: &str,
-) -> Option<&'static dyn rustls_pki_types::SignatureVerificationAlgorithm> {
-    use webpki::aws_lc_rs as verifiers;
-    match algorithm {
-        "1.2.840.10045.4.3.2" => Some(verifiers::ECDSA_P256_SHA256),
-        "1.2.840.10045.4.3.3" => Some(verifiers::ECDSA_P384_SHA384),
-        "1.2.840.113549.1.1.11" => Some(verifiers::RSA_PKCS1_2048_8192_SHA256),
-        "1.2.840.113549.1.1.12" => Some(verifiers::RSA_PKCS1_2048_8192_SHA384),
-        "1.3.101.112" => Some(verifiers::ED25519),
-        _ => None,
-    }
 }
 
 fn server_san(name: &str) -> Result<SanType, IssueError> {

@@ -11,7 +11,11 @@ use weft_model::{Identity, TrustDomain};
 
 use crate::{Authority, KeyPair, Svid, server_name};
 
+mod authority;
+mod forge;
 mod handshake;
+mod svid;
+mod verify;
 
 /// An instant to reckon from: 2026-01-01.
 pub(crate) fn start() -> SystemTime {
@@ -37,10 +41,15 @@ pub(crate) fn authority() -> Authority {
 }
 
 pub(crate) fn svid(authority: &Authority, identity: &Identity) -> Svid {
+    svid_from(authority, identity, start())
+}
+
+/// Valid for a day from `now`.
+pub(crate) fn svid_from(authority: &Authority, identity: &Identity, now: SystemTime) -> Svid {
     let key = KeyPair::generate().unwrap();
     let csr = key.request(identity).unwrap();
-    let chain = authority.issue(&csr, identity, DAY, start()).unwrap();
-    Svid::from_pem(identity, key, &chain, start()).unwrap()
+    let chain = authority.issue(&csr, identity, DAY, now).unwrap();
+    Svid::from_pem(identity, key, &chain, now).unwrap()
 }
 
 /// A clock that stands still.
@@ -83,4 +92,16 @@ pub(crate) fn shake(
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
     Ok((client, server))
+}
+
+/// An error with all its causes, on one line; rustls' own wrapping taken off.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let tls = error.downcast_ref::<rustls::Error>();
+    if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) = tls {
+        return reason(&*other.0);
+    }
+    match error.source() {
+        Some(source) => format!("{error}: {}", reason(source)),
+        None => error.to_string(),
+    }
 }

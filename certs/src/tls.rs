@@ -44,12 +44,11 @@ pub fn client_config_at(
     expected: &[Identity],
     clock: Arc<dyn TimeProvider>,
 ) -> Arc<ClientConfig> {
-    let verifier = ServerProof { bundle: svid.bundle().clone(), expected: expected.into() };
     let mut config = ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])
         .expect(BAD_PROVIDER)
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(server_proof(svid, expected))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(svid.certified().clone())));
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.enable_sni = false;
@@ -109,9 +108,13 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
+pub(crate) fn server_proof(svid: &Svid, expected: &[Identity]) -> Arc<ServerProof> {
+    Arc::new(ServerProof { bundle: svid.bundle().clone(), expected: expected.into() })
+}
+
 /// Accepts a server that proves one of the expected identities.
 #[derive(Debug)]
-struct ServerProof {
+pub(crate) struct ServerProof {
     bundle: Bundle,
     expected: Box<[Identity]>,
 }
