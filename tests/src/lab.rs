@@ -48,6 +48,9 @@ pub use wait::{LONG, SHORT, wait_for};
 
 use cgroup::Cgroup;
 
+/// How many nodes a lab may have.
+const NODES: u8 = 4;
+
 /// What every part of one lab shares.
 #[derive(Debug)]
 struct Ground {

@@ -10,8 +10,9 @@ mod demo;
 mod setup;
 mod shell;
 mod test;
+mod tidy;
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -24,18 +25,31 @@ enum Command {
     Demo(demo::Demo),
     /// Run everything, from formatting to the end-to-end lane (needs root).
     Test(test::Test),
+    /// Check the rules that no compiler knows.
+    Tidy,
     /// Generate Rust from `xds/proto`.
     Codegen(codegen::Codegen),
     /// Find what this machine lacks, and install it or say exactly what to install.
     Setup,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let root =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    match Command::parse() {
+    match command {
         Command::Demo(demo) => demo.run(root),
         Command::Test(test) => test.run(root),
+        Command::Tidy => tidy::run(root),
         Command::Codegen(codegen) => codegen.run(root),
         Command::Setup => setup::run_all(),
     }

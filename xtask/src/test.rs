@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::{
     codegen, setup,
     shell::{cargo, run},
+    tidy,
 };
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,8 @@ enum Lane {
     Fmt,
     /// clippy, warnings are errors
     Clippy,
+    /// the rules of the house that no compiler knows
+    Tidy,
     /// generated code equals what the .proto files say
     Codegen,
     /// each crate's own tests
@@ -71,6 +74,7 @@ impl Lane {
                 "-D",
                 "warnings",
             ])),
+            Self::Tidy => tidy::run(root),
             Self::Codegen => codegen::Codegen { check: true }.run(root),
             Self::Unit => run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"])),
             Self::E2e => e2e(root),

@@ -32,7 +32,7 @@ impl Lab {
         let namespace = Namespace::new(&ground, "control")?;
         self.plug(&namespace, "control", HOST)?;
         // The way back to pods, whose nodes are on the wire.
-        for node in 1..=super::node::NODES {
+        for node in 1..=super::NODES {
             namespace.ip(&format!(
                 "route add 10.1.{node}.0/24 via 10.0.0.{node}
                  route add fd01:{node}::/64 via fd00::{node}"

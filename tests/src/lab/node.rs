@@ -13,13 +13,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Cgroup, Control, Ground, LONG, Lab, Manifests, Namespace, Process, User, binary, control,
+    Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Process, User, binary,
+    control,
     process::{NOBODY, Place},
     wait_for,
 };
-
-/// How many nodes a lab may have.
-pub(super) const NODES: u8 = 4;
 
 /// One node of the mesh, and what runs on it for the mesh.
 #[derive(Debug)]
