@@ -22,6 +22,7 @@ pub struct View {
 
     workloads_by_address: HashMap<NetworkAddress, OrdSet<WorkloadUid>>,
     workloads_by_name: HashMap<(Namespace, Arc<str>), OrdSet<WorkloadUid>>,
+    workloads_by_hostname: HashMap<Hostname, OrdSet<WorkloadUid>>,
     services_by_vip: HashMap<NetworkAddress, OrdSet<ServiceName>>,
     /// Few in any mesh, so they are searched one by one.
     cidr_vips: imbl::Vector<(NetworkCidr, ServiceName)>,
@@ -57,17 +58,25 @@ impl View {
     /// The workload that owns an address. Of several (an address being reused), a pod comes before anything
     /// else, then one that speaks HBONE, then the smaller uid.
     pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        let owners = self.workloads_by_address.get(address)?;
-        owners
-            .iter()
-            .filter_map(|uid| self.workloads.get(uid))
-            .min_by_key(|w| (!w.is_pod(), matches!(w.tunnel, TunnelProtocol::None)))
+        self.first_of(self.workloads_by_address.get(address)?)
     }
 
     /// The pod that the node agent announced by namespace and name; never found by address, which can be reused.
     pub fn pod(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Workload>> {
         let uids = self.workloads_by_name.get(&(namespace.clone(), Arc::from(name)))?;
         uids.iter().filter_map(|uid| self.workloads.get(uid)).min_by_key(|w| !w.is_pod())
+    }
+
+    /// The workload that a host name means; of several, as for [`View::workload_at`].
+    pub fn workload_named(&self, hostname: &Hostname) -> Option<&Arc<Workload>> {
+        self.first_of(self.workloads_by_hostname.get(hostname)?)
+    }
+
+    fn first_of(&self, owners: &OrdSet<WorkloadUid>) -> Option<&Arc<Workload>> {
+        owners
+            .iter()
+            .filter_map(|uid| self.workloads.get(uid))
+            .min_by_key(|w| (!w.is_pod(), matches!(w.tunnel, TunnelProtocol::None)))
     }
 
     pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
@@ -187,6 +196,9 @@ impl View {
             insert(&mut self.workloads_by_address, address, uid.clone());
         }
         insert(&mut self.workloads_by_name, name_of(&workload), uid.clone());
+        if let Some(hostname) = &workload.hostname {
+            insert(&mut self.workloads_by_hostname, hostname.clone(), uid.clone());
+        }
         for service in workload.services.keys() {
             self.endpoints
                 .entry(service.clone())
@@ -203,6 +215,9 @@ impl View {
             remove(&mut self.workloads_by_address, &address, uid);
         }
         remove(&mut self.workloads_by_name, &name_of(&old), uid);
+        if let Some(hostname) = &old.hostname {
+            remove(&mut self.workloads_by_hostname, hostname, uid);
+        }
         for service in old.services.keys() {
             if let Some(endpoints) = self.endpoints.get_mut(service) {
                 endpoints.remove(uid);

@@ -77,6 +77,18 @@ fn an_address_moves_with_its_workload() {
 }
 
 #[test]
+fn a_workload_is_found_by_its_host_name_while_it_has_it() {
+    let name = Hostname::new("vm.example.com").unwrap();
+    let mut vm = pod("vm", "10.0.0.1");
+    vm.hostname = Some(name.clone());
+    let mut view = view([Change::Workload(vm.clone().into())]);
+    assert_eq!(view.workload_named(&name).map(|w| &w.uid), Some(&vm.uid));
+    vm.hostname = None;
+    view.apply(Change::Workload(vm.into()));
+    assert!(view.workload_named(&name).is_none());
+}
+
+#[test]
 fn a_vip_means_the_service_of_the_clients_own_namespace_first() {
     let mut private = service("shop", "240.0.0.1");
     private.visibility = Visibility::Namespace;
@@ -167,6 +179,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         (name.clone(), ip.clone(), any::<bool>()).prop_map(|(name, ip, serves)| {
             let mut pod = pod(&name, &ip);
             if serves {
+                pod.hostname = Some(Hostname::new(&format!("{name}.example.com")).unwrap());
                 pod.services.insert(service("shop", "240.0.0.1").key(), Ports::new());
             }
             Change::Workload(pod.into())
@@ -195,6 +208,7 @@ proptest! {
         prop_assert_eq!(&grown, &fresh);
         prop_assert_eq!(&grown.workloads_by_address, &fresh.workloads_by_address);
         prop_assert_eq!(&grown.workloads_by_name, &fresh.workloads_by_name);
+        prop_assert_eq!(&grown.workloads_by_hostname, &fresh.workloads_by_hostname);
         prop_assert_eq!(&grown.services_by_vip, &fresh.services_by_vip);
         prop_assert_eq!(&grown.services_by_hostname, &fresh.services_by_hostname);
         prop_assert_eq!(&grown.endpoints, &fresh.endpoints);
