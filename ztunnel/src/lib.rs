@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod dns;
 pub mod identity;
 pub mod inbound;
 pub mod outbound;
