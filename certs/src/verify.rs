@@ -1,6 +1,9 @@
 //! A peer's chain against a trust bundle, at an instant.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::CertificateDer;
@@ -202,8 +205,12 @@ pub fn verify_server(
 }
 
 /// What certificates and handshakes may be signed with.
-pub(crate) fn algorithms() -> WebPkiSupportedAlgorithms {
-    rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+pub(crate) fn algorithms() -> &'static WebPkiSupportedAlgorithms {
+    // The provider is built of vectors, and this is asked for several times in each handshake.
+    static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
+    });
+    &ALGORITHMS
 }
 
 fn check_size(chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {

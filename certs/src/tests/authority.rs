@@ -11,7 +11,7 @@ use super::{
     forge::{dns, key, uri},
     *,
 };
-use crate::{Bundle, IssueError, Role, Summary, verify};
+use crate::{Bundle, IssueError, Role, Summary, client_config_at, server_config_at, verify};
 
 /// Made by `openssl req -newkey rsa:1024`: no library of ours makes a key that weak.
 const RSA_1024: &str = include_str!("rsa-1024.csr.pem");
@@ -212,12 +212,20 @@ fn roots_are_rotated_without_a_moment_in_which_peers_disagree() {
     let (before, during, after) =
         (svid(&announcing, &web()), svid(&signing, &web()), svid(&next, &web()));
     let good = |a: &Svid, b: &Svid| {
-        verify(a.chain(), b.bundle(), Role::Server, start()).unwrap();
-        verify(b.chain(), a.bundle(), Role::Server, start()).unwrap();
+        for (client, server) in [(a, b), (b, a)] {
+            shake(
+                client_config_at(client, &[web()], Arc::new(At(start()))),
+                server_config_at(server, Arc::new(At(start()))),
+            )
+            .unwrap();
+        }
     };
     good(&svid(&old, &web()), &before);
     good(&before, &during);
     good(&during, &after);
+    // Without the announcement there would have been such a moment.
+    let unprepared = svid(&old, &web());
+    verify(during.chain(), unprepared.bundle(), Role::Server, start()).unwrap_err();
     assert_eq!(signing.bundle().certificates().len(), 2);
     // What is stored is the own root first, then the others.
     let stored =

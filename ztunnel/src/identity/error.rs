@@ -78,6 +78,12 @@ pub enum ServiceError {
         /// Why.
         source: tonic::transport::Error,
     },
+    /// A token is not sent in clear text.
+    #[error("certificate service address `{address}` is not https")]
+    NotHttps {
+        /// What was configured.
+        address: String,
+    },
     /// The roots that prove the service are not there.
     #[error("root certificates of the certificate service cannot be read from {}", .path.display())]
     RootFile {

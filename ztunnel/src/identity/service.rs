@@ -132,6 +132,10 @@ fn connect(settings: &CaSettings, roots: &str) -> Result<Channel, ServiceError> 
     }
     let failed = |source| ServiceError::Address { address: settings.address.clone(), source };
     let endpoint = Endpoint::from_shared(settings.address.clone()).map_err(failed)?;
+    // To any other scheme the library would send the token in clear text, TLS settings or not.
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Err(ServiceError::NotHttps { address: settings.address.clone() });
+    }
     let endpoint = endpoint
         .tls_config(tls)
         .map_err(failed)?

@@ -125,6 +125,10 @@ struct Client {
 }
 
 fn client(server: &Served, roots: &str, token: Option<&str>) -> Client {
+    client_of(format!("https://{}", server.address), roots, token)
+}
+
+fn client_of(address: String, roots: &str, token: Option<&str>) -> Client {
     let dir = TempDir::new().unwrap();
     let (root, token_file) = (dir.path().join("root-cert.pem"), dir.path().join("token"));
     std::fs::write(&root, roots).unwrap();
@@ -132,7 +136,7 @@ fn client(server: &Served, roots: &str, token: Option<&str>) -> Client {
         std::fs::write(&token_file, token).unwrap();
     }
     let settings = CaSettings {
-        address: format!("https://{}", server.address),
+        address,
         server_name: Some("istiod.test".to_owned()),
         root,
         token: token_file,
@@ -195,6 +199,16 @@ async fn without_a_token_file_no_token_is_sent() {
     let client = client(&server, &root.bundle().to_pem(), None);
     failure(&client).await;
     assert_eq!(server.istiod.0.seen.borrow().first().unwrap().token, None);
+}
+
+#[tokio::test]
+async fn no_token_is_sent_in_clear_text() {
+    let root = any_root();
+    let server = serve(&root, "Bearer secret").await;
+    let address = format!("http://{}", server.address);
+    let client = client_of(address.clone(), &root.bundle().to_pem(), Some("secret"));
+    let said = failure(&client).await;
+    assert_eq!(said, format!("certificate service address `{address}` is not https"));
 }
 
 #[tokio::test]
