@@ -49,7 +49,7 @@ enum Do {
 }
 
 struct Ca {
-    authority: Authority,
+    authority: Mutex<Authority>,
     clock: Arc<Clock>,
     ttl: Duration,
     script: Mutex<VecDeque<Do>>,
@@ -65,7 +65,7 @@ impl Ca {
     fn new(ttl: Duration) -> Arc<Self> {
         let authority = Authority::new(&TrustDomain::default(), epoch()).unwrap();
         Arc::new(Self {
-            authority,
+            authority: Mutex::new(authority),
             clock: Arc::new(Clock { started: Instant::now() }),
             ttl,
             script: Mutex::default(),
@@ -116,7 +116,8 @@ impl CertificateSource for Arc<Ca> {
                 });
             }
         };
-        let chain = self.authority.issue(&request, &identity, self.ttl, self.clock.now());
+        let authority = self.authority.lock().unwrap();
+        let chain = authority.issue(&request, &identity, self.ttl, self.clock.now());
         Ok(chain.unwrap())
     }
 }
@@ -370,4 +371,63 @@ async fn a_node_without_certificate_service_says_so() {
     let error = identities.svid(&web()).await.unwrap_err();
     let said = renewer::chain(&error);
     assert!(said.ends_with("no certificate service is configured (ca.address)"), "{said}");
+}
+
+/// Makes the CA one that signs with `own` and also distributes `other`.
+fn sign_with(ca: &Ca, own: &Authority, other: &Authority) {
+    let domain = TrustDomain::default();
+    let copy = Authority::from_pem(&domain, &own.bundle().to_pem(), &own.key_pem()).unwrap();
+    *ca.authority.lock().unwrap() = copy.also_trusting(other.bundle()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_handshake_fails_while_certificates_of_seconds_and_their_roots_are_rotated() {
+    let ca = Ca::new(Duration::from_secs(4));
+    let (one, two) = (node(&ca, None), node(&ca, None));
+    let (web, client) = (web(), numbered(1));
+    let _holds = (
+        one.identities.hold(&client, Priority::Warmup),
+        two.identities.hold(&web, Priority::Warmup),
+    );
+    let domain = TrustDomain::default();
+    let (old, new) = (
+        Authority::new(&domain, ca.clock.now()).unwrap(),
+        Authority::new(&domain, ca.clock.now()).unwrap(),
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..300 {
+        match step {
+            0 => sign_with(&ca, &old, &old),
+            100 => sign_with(&ca, &old, &new),
+            150 => sign_with(&ca, &new, &old),
+            200 => sign_with(&ca, &new, &new),
+            _ => {}
+        }
+        let client_svid = one.identities.svid(&client).await.unwrap();
+        let server_svid = two.identities.svid(&web).await.unwrap();
+        let clock = || -> Arc<dyn TimeProvider> { ca.clock.clone() };
+        handshake(
+            weft_certs::client_config_at(&client_svid, std::slice::from_ref(&web), clock()),
+            weft_certs::server_config_at(&server_svid, clock()),
+        )
+        .await
+        .unwrap_or_else(|e| panic!("step {step}: {e}"));
+        seen.insert(server_svid.chain_pem().remove(0));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(seen.len() >= 10, "only {} certificates", seen.len());
+    let last = two.identities.svid(&web).await.unwrap();
+    assert_eq!(last.bundle(), new.bundle());
+}
+
+async fn handshake(
+    client: Arc<rustls::ClientConfig>,
+    server: Arc<rustls::ServerConfig>,
+) -> std::io::Result<()> {
+    let (a, b) = tokio::io::duplex(64 * 1024);
+    let (client, server) = (
+        tokio_rustls::TlsConnector::from(client).connect(weft_certs::server_name(), a),
+        tokio_rustls::TlsAcceptor::from(server).accept(b),
+    );
+    tokio::try_join!(client, server).map(|_| ())
 }
