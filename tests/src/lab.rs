@@ -14,6 +14,7 @@
 mod capture;
 mod cgroup;
 mod control;
+mod load;
 mod manifests;
 mod mesh;
 mod namespace;
@@ -37,11 +38,12 @@ use anyhow::{Context, Result};
 
 pub use capture::{Capture, Captured};
 pub use control::Control;
+pub use load::{Loop, Tally};
 pub use manifests::Manifests;
 pub use mesh::Mesh;
 pub use namespace::Namespace;
 pub use node::Node;
-pub use pod::{Loop, Pod, PodSpec, Tally};
+pub use pod::{Pod, PodSpec};
 pub use process::{Process, Signal, User};
 pub use sweep::sweep;
 pub use wait::{LONG, SHORT, wait_for};

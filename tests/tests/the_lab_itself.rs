@@ -33,7 +33,7 @@ fn looping_clients_are_counted_each_connection_once() -> Result<()> {
     let node = lab.bare_node(1)?;
     let (client, server) = (node.pod(plain("client"))?, node.pod(plain("server"))?);
     let mut process = server.serve(80)?;
-    let mut clients = client.hammer(&format!("{}:80", server.v4()), 2, "x")?;
+    let clients = client.hammer(&format!("{}:80", server.v4()), 2, "x")?;
     clients.answered(50, SHORT)?;
     process.kill()?;
     wait_for("a refusal is noted", SHORT, || {

@@ -28,13 +28,14 @@ pub struct Mesh {
 impl Mesh {
     /// The usual cast, all but `legacy` enrolled, and the service's endpoints known to both proxies.
     pub fn new() -> Result<Self> {
-        let mesh = Self::before_enrolling(Lab::new()?)?;
+        let mut mesh = Self::cast(Lab::new()?)?;
+        mesh.serve()?;
         mesh.enroll()?;
         Ok(mesh)
     }
 
-    /// Everything is up, and no pod is in the mesh.
-    pub fn before_enrolling(lab: Lab) -> Result<Self> {
+    /// All nodes and pods are there, no server runs in them, and none is in the mesh.
+    pub fn cast(lab: Lab) -> Result<Self> {
         let control = lab.control()?;
         let (near, far) = (lab.node(1, &control)?, lab.node(2, &control)?);
         let pod = |node: &Node, name: &str, app: &str| {
@@ -44,12 +45,17 @@ impl Mesh {
             (pod(&near, "client", "client")?, pod(&near, "intruder", "intruder")?);
         let web = [pod(&near, "web-1", "web")?, pod(&far, "web-2", "web")?];
         let legacy = pod(&near, "legacy", "legacy")?;
-        let mut servers = Vec::new();
-        for pod in [&client, &intruder, &web[0], &web[1], &legacy] {
-            servers.push(pod.serve(80)?);
-        }
         control.manifests().apply("service-web", &service_web())?;
+        let servers = Vec::new();
         Ok(Self { servers, client, intruder, web, legacy, near, far, control, lab })
+    }
+
+    /// Starts our small server on port 80 of each pod.
+    pub fn serve(&mut self) -> Result<()> {
+        for pod in [&self.client, &self.intruder, &self.web[0], &self.web[1], &self.legacy] {
+            self.servers.push(pod.serve(80)?);
+        }
+        Ok(())
     }
 
     /// Takes all pods but `legacy` into the mesh, and waits until the proxies know them.

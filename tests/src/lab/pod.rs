@@ -1,16 +1,8 @@
 //! A pod: a namespace with addresses on its node, a cgroup, and programs that know nothing of the mesh.
 
-use std::{
-    fs,
-    io::Read,
-    path::PathBuf,
-    process::{Output, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Output, sync::Arc};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -42,27 +34,6 @@ pub struct Pod {
     cgroup: Cgroup,
     namespace: Namespace,
     ground: Arc<Ground>,
-}
-
-/// What looping clients counted: each connection once.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Tally {
-    pub ok: u64,
-    pub refused: u64,
-    pub reset: u64,
-    pub timed_out: u64,
-    pub other: u64,
-    /// The slowest connection that was answered.
-    pub slowest_ms: u64,
-    /// The first errors, in words.
-    pub errors: Vec<String>,
-}
-
-/// Clients that open connection after connection.
-#[derive(Debug)]
-pub struct Loop {
-    process: Process,
-    output: std::process::ChildStdout,
 }
 
 impl Node {
@@ -113,6 +84,17 @@ enum Redirection {
 impl Pod {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The node that it runs on.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A shell command that runs another one in this pod, its cgroup included.
+    pub fn how_to_run(&self, command: &str) -> String {
+        let (cgroup, namespace) = (self.cgroup.path().display(), self.namespace.name());
+        format!("sh -c 'echo $$ > {cgroup}/cgroup.procs; exec ip netns exec {namespace} {command}'")
     }
 
     /// Its IPv4 address.
@@ -188,25 +170,15 @@ impl Pod {
     pub fn serve(&self, port: u16) -> Result<Process> {
         let (program, port_arg) = (binary("weft-app")?, port.to_string());
         let args = ["serve", "--port", &port_arg, "--name", &self.name];
-        let server = self.start(&format!("serve-{port}"), &program.to_string_lossy(), &args)?;
+        self.serve_with(port, &program.to_string_lossy(), &args)
+    }
+
+    /// Starts any server and waits until it listens.
+    pub fn serve_with(&self, port: u16, program: &str, args: &[&str]) -> Result<Process> {
+        let server = self.start(&format!("serve-{port}"), program, args)?;
         let listens = || self.listens(port).then_some(());
         wait_for("the server listens", LONG, listens).with_context(|| server.log())?;
         Ok(server)
-    }
-
-    /// Starts `threads` clients that connect to an address, again and again, until [`Loop::stop`].
-    pub fn hammer(&self, to: &str, threads: u8, marker: &str) -> Result<Loop> {
-        let (program, threads) = (binary("weft-app")?, threads.to_string());
-        let args = ["loop", "--to", to, "--threads", &threads, "--marker", marker];
-        let mut process = self.place().start(
-            &format!("{}-loop", self.name),
-            &program.to_string_lossy(),
-            |c| {
-                c.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-            },
-        )?;
-        let output = process.output().context("the loop has an output")?;
-        Ok(Loop { process, output })
     }
 
     /// Whether a TCP listener of this port is in the pod's namespace.
@@ -220,7 +192,7 @@ impl Pod {
         tables.lines().any(|line| line.contains(&wanted) && line.contains(" 0A "))
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         Place {
             ground: &self.ground,
             namespace: &self.namespace,
@@ -266,36 +238,5 @@ impl Drop for Pod {
         if !self.ground.is_kept() {
             let _ = fs::remove_file(&self.enroll);
         }
-    }
-}
-
-impl Loop {
-    /// Waits until at least `count` connections were answered.
-    pub fn answered(&mut self, count: u64, within: Duration) -> Result<()> {
-        wait_for(&format!("{count} connections are answered"), within, || {
-            let log = self.process.log();
-            let ok = log.lines().rev().find_map(|line| line.strip_prefix("ok ")?.parse().ok());
-            ok.filter(|ok: &u64| *ok >= count)
-        })?;
-        Ok(())
-    }
-
-    /// Ends it and returns what it counted.
-    pub fn stop(mut self) -> Result<Tally> {
-        drop(self.process.input());
-        let mut text = String::new();
-        self.output.read_to_string(&mut text)?;
-        self.process.exit(LONG)?;
-        serde_json::from_str(&text).with_context(|| format!("read the loop's tally: {text:?}"))
-    }
-}
-
-impl Tally {
-    /// Errors: any connection that was not answered.
-    pub fn refuse_failures(&self) -> Result<()> {
-        if self.refused + self.reset + self.timed_out + self.other > 0 || self.ok == 0 {
-            bail!("connections failed: {self:?}");
-        }
-        Ok(())
     }
 }
