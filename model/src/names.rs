@@ -163,6 +163,10 @@ impl Hostname {
         let rest = value.strip_prefix("*.").unwrap_or(&value);
         // Underscores are not legal in host names but SRV owners and some ServiceEntries carry them.
         check("hostname", rest, 253, |c| subdomain(c) || c == '_')?;
+        // RFC 1035 2.3.4: a label has 1 to 63 bytes.
+        for label in rest.split('.') {
+            check("a hostname's label", label, 63, |_| true)?;
+        }
         Ok(Self(value.as_str().into()))
     }
 

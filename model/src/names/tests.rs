@@ -48,6 +48,10 @@ fn a_hostname_is_stored_in_one_spelling() {
     assert_eq!(Hostname::new("*.Example.com").unwrap().as_str(), "*.example.com");
     assert!(Hostname::new("*").is_err());
     assert!(Hostname::new("a b").is_err());
+    for empty_label in [".", "..", "a..b", ".a", "*."] {
+        assert!(Hostname::new(empty_label).is_err(), "{empty_label:?} was accepted");
+    }
+    assert!(Hostname::new(&"a".repeat(64)).is_err());
 }
 
 #[test]
