@@ -6,4 +6,6 @@
 pub mod cpu;
 pub mod load;
 pub mod relay;
+pub mod run;
 pub mod server;
+pub mod table;

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command has to say is its output")]
 
+mod bench;
 mod codegen;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -27,6 +29,10 @@ enum Command {
     Test(test::Test),
     /// Check the rules that no compiler knows.
     Tidy,
+    /// Measure: direct, a plain relay pair and Weft in one run, as ratios (needs root, optimised build).
+    Bench(bench::Bench),
+    /// Hunt for crashes in every parser that reads a stranger's bytes.
+    Fuzz(fuzz::Fuzz),
     /// Generate Rust from `xds/proto`.
     Codegen(codegen::Codegen),
     /// Find what this machine lacks, and install it or say exactly what to install.
@@ -50,6 +56,8 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(demo) => demo.run(root),
         Command::Test(test) => test.run(root),
         Command::Tidy => tidy::run(root),
+        Command::Bench(bench) => bench.run(root),
+        Command::Fuzz(fuzz) => fuzz.run(root),
         Command::Codegen(codegen) => codegen.run(root),
         Command::Setup => setup::run_all(),
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    codegen, setup,
+    codegen, fuzz, setup,
     shell::{cargo, run},
     tidy,
 };
@@ -30,6 +30,8 @@ enum Lane {
     Codegen,
     /// each crate's own tests
     Unit,
+    /// every parser that reads a stranger's bytes, 20 seconds each
+    Fuzz,
     /// the mesh as a whole, between network namespaces (needs root)
     E2e,
 }
@@ -77,6 +79,7 @@ impl Lane {
             Self::Tidy => tidy::run(root),
             Self::Codegen => codegen::Codegen { check: true }.run(root),
             Self::Unit => run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"])),
+            Self::Fuzz => fuzz::Fuzz::default().run(root),
             Self::E2e => e2e(root),
         }
     }

@@ -166,6 +166,14 @@ impl Pod {
         })
     }
 
+    /// The same, with a pipe to its standard input: [`Process::input`].
+    pub fn start_with_input(&self, name: &str, program: &str, args: &[&str]) -> Result<Process> {
+        let name = format!("{}-{name}", self.name);
+        self.place().start(&name, program, |command| {
+            command.args(args).stdin(Stdio::piped());
+        })
+    }
+
     /// Starts our small server, which answers with this pod's name, and waits until it listens.
     pub fn serve(&self, port: u16) -> Result<Process> {
         let (program, port_arg) = (binary("weft-app")?, port.to_string());

@@ -1,0 +1,58 @@
+//! `cargo xtask bench`: direct, the floor, and Weft, in one run, as ratios.
+
+#![allow(clippy::print_stdout, reason = "the table is the output")]
+
+use anyhow::Result;
+use clap::Parser;
+use weft_tests::bench::{
+    load::Kind,
+    run::{Course, machine},
+    table::HEAD,
+};
+
+#[derive(Debug, Parser)]
+struct Bench {
+    /// Rounds of each row; every other one runs the paths in reverse.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Idle connections held for the memory row.
+    #[arg(long, default_value_t = 2000)]
+    idle: u32,
+    /// Workloads added for the memory row.
+    #[arg(long, default_value_t = 10_000)]
+    workloads: u32,
+}
+
+fn main() -> Result<()> {
+    let args = Bench::parse();
+    let mut course = Course::new()?;
+    println!(
+        "{}; median (least-most) of {} rounds of {} s\n",
+        machine(),
+        args.rounds,
+        args.seconds
+    );
+    println!("{HEAD}");
+    let idle = course.idle_proxy_bytes()?;
+    let rows = [
+        ("request/response, 1 connection", Kind::RequestResponse { connections: 1 }),
+        ("request/response, 32 connections", Kind::RequestResponse { connections: 32 }),
+        ("open loop, 2000/s on 32", Kind::OpenLoop { connections: 32, per_second: 2000 }),
+        ("new connections, 8 slots, warm tunnel", Kind::NewConnections { slots: 8 }),
+        ("bulk, 1 stream", Kind::Bulk { streams: 1 }),
+        ("bulk, 16 streams", Kind::Bulk { streams: 16 }),
+    ];
+    for (name, kind) in rows {
+        print!("{}", course.row(name, kind, args.rounds, args.seconds)?);
+    }
+    println!("\n| memory | bytes |\n|---|---|");
+    println!("| one proxy, idle (PSS) | {idle} |");
+    let connection = course.idle_connection_bytes(args.idle)?;
+    println!("| one idle connection, both proxies, of {} | {connection} |", args.idle);
+    let workloads = course.workloads_bytes(args.workloads)?;
+    println!("| {} further workloads, one proxy | {workloads} |", args.workloads);
+    course.check()
+}
