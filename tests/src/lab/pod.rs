@@ -1,6 +1,11 @@
 //! A pod: a namespace with addresses on its node, a cgroup, and programs that know nothing of the mesh.
 
-use std::{fs, path::PathBuf, process::Output, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
