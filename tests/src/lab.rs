@@ -40,7 +40,7 @@ pub use capture::{Capture, Captured};
 pub use control::Control;
 pub use load::{Loop, Tally};
 pub use manifests::Manifests;
-pub use mesh::Mesh;
+pub use mesh::{Mesh, Watch};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::{Pod, PodSpec};

@@ -1,3 +1,14 @@
 //! The mesh between network namespaces, with the real binaries: one module a promise. Needs root.
 
+mod certificates_rotate_under_load;
+mod load_is_balanced;
+mod outsiders_meet_the_mesh;
+mod policy_is_enforced_by_name;
+mod proxy_ports_are_no_way_around;
+mod the_agent_may_die;
+mod the_control_plane_may_vanish;
 mod the_lab_itself;
+mod the_proxy_has_no_privileges;
+mod the_proxy_may_die;
+mod traffic_is_encrypted;
+mod what_is_not_tcp_passes;

@@ -1,8 +1,8 @@
 //! The usual cast: a client, an intruder, two web pods behind a VIP, and a pod outside of the mesh.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::{Control, Lab, Node, Pod, PodSpec, Process};
+use super::{Capture, Captured, Control, Lab, Node, Pod, PodSpec, Process};
 
 /// The virtual address of service `web`.
 const VIP: &str = "10.96.0.10";
@@ -58,10 +58,66 @@ impl Mesh {
         Ok(())
     }
 
-    /// Takes all pods but `legacy` into the mesh, and waits until the proxies know them.
+    /// Takes all pods but `legacy` into the mesh, and waits until both proxies know it.
     pub fn enroll(&self) -> Result<()> {
-        for pod in [&self.client, &self.intruder, &self.web[0], &self.web[1]] {
+        let pods = [&self.client, &self.intruder, &self.web[0], &self.web[1]];
+        for pod in pods {
             pod.enroll()?;
+        }
+        for node in [&self.near, &self.far] {
+            for pod in pods {
+                // Before, it would be called in the clear, as one outside of the mesh.
+                node.knows(pod, "HBONE")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches both nodes and the wire between them for a marker.
+    pub fn watch(&self, marker: &str) -> Result<Watch> {
+        let places = [self.near.namespace(), self.far.namespace(), self.lab.wire()];
+        let captures: Result<Vec<_>> =
+            places.iter().map(|place| Capture::start(place, marker)).collect();
+        Ok(Watch(captures?))
+    }
+
+    /// Adds or replaces an `AuthorizationPolicy` that denies these service accounts to reach `web`.
+    pub fn deny(&self, policy: &str, accounts: &[&str]) -> Result<()> {
+        let principals: Vec<_> =
+            accounts.iter().map(|name| format!("cluster.local/ns/default/sa/{name}")).collect();
+        self.lab.manifests().apply(
+            policy,
+            &format!(
+                "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {policy}, namespace: default}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  action: DENY
+  rules: [{{from: [{{source: {{principals: {principals:?}}}}}]}}]
+"
+            ),
+        )
+    }
+
+    /// Demands mutual TLS of everyone who calls a pod of the mesh.
+    pub fn strict(&self) -> Result<()> {
+        self.lab.manifests().apply(
+            "strict",
+            "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: STRICT}}
+",
+        )
+    }
+
+    /// Errors: a part of the mesh has panicked.
+    pub fn is_sound(&self) -> Result<()> {
+        let logs = [&self.near, &self.far].map(|node| [node.proxy_log(), node.agent_log()]);
+        let logs = logs.into_iter().flatten().chain([self.control.log()]);
+        for line in logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>()) {
+            ensure!(!line.contains("panicked at"), "something panicked: {line}");
         }
         Ok(())
     }
@@ -74,6 +130,28 @@ impl Mesh {
     /// The service's IPv6 address.
     pub fn vip6(&self) -> &'static str {
         VIP6
+    }
+}
+
+/// Captures of all places where a packet between pods can be seen.
+#[derive(Debug)]
+pub struct Watch(Vec<Capture>);
+
+impl Watch {
+    /// Ends the captures. Errors: the marker was seen in the clear, or nothing was seen at all.
+    pub fn refuse_clear_text(self) -> Result<()> {
+        for seen in self.stop()? {
+            seen.refuse_clear_text()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the captures; the last one is of the wire between the nodes.
+    pub fn stop(self) -> Result<Vec<Captured>> {
+        let seen: Result<Vec<_>> = self.0.into_iter().map(Capture::stop).collect();
+        let seen = seen?;
+        ensure!(seen.iter().any(|seen| seen.packets > 0), "no packet passed anywhere");
+        Ok(seen)
     }
 }
 

@@ -11,13 +11,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{
-    Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Process, User, binary,
-    control,
+    Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Pod, Process, Signal, User,
+    binary, control,
     process::{NOBODY, Place},
     wait_for,
 };
+
+/// `weft` ends with it when what was asked about is refused or wrong.
+const FOUND: i32 = 3;
 
 /// One node of the mesh, and what runs on it for the mesh.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ impl Lab {
         fs::create_dir_all(dir.join("pods")).context("make the folder of pods")?;
         Ok(Node {
             cgroup: Cgroup::new(&ground, &name)?,
-            agent_cgroup: Cgroup::new(&ground, &format!("{name}-agent"))?,
+            agent_cgroup: Cgroup::new(&ground, &format!("{name}/host"))?,
             proxy_cgroup: Cgroup::new(&ground, &format!("{name}/proxy"))?,
             dir,
             manifests: self.manifests().clone(),
@@ -108,6 +112,8 @@ impl Node {
             format!("--bpffs={}", self.pins().display()),
             format!("--zds={}", self.socket().display()),
             format!("--pods={}", self.pods_dir().display()),
+            format!("--proxy-uid={NOBODY}"),
+            format!("--proxy-gid={NOBODY}"),
         ];
         let place = self.place(&self.agent_cgroup, User::Root);
         let name = format!("{}-agent", self.name);
@@ -135,6 +141,53 @@ impl Node {
         });
         let _ = ready.with_context(|| self.proxy_log())?;
         Ok(())
+    }
+
+    /// Stops the proxy as an upgrade does, and starts it again.
+    pub fn restart_proxy(&mut self) -> Result<()> {
+        let proxy = self.proxy()?;
+        proxy.signal(Signal::Term)?;
+        proxy.exit(LONG)?;
+        self.start_proxy()
+    }
+
+    /// Kills the proxy and waits until it is gone.
+    pub fn kill_proxy(&mut self) -> Result<()> {
+        self.proxy()?.kill()
+    }
+
+    /// Kills the agent and waits until it is gone.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent()?.kill()
+    }
+
+    /// Waits until the proxy's picture of the mesh has a pod with this protocol (`HBONE` or `TCP`).
+    pub fn knows(&self, pod: &Pod, protocol: &str) -> Result<()> {
+        let what = format!("the proxy of {} knows {} by {protocol}", self.name, pod.name());
+        wait_for(&what, LONG, || {
+            let text = self.weft(&["get", "workloads", "-o", "json"]).ok()?;
+            let all: Vec<Value> = serde_json::from_str(&text).ok()?;
+            let is_pod = |w: &&Value| w["name"] == pod.name() && w["protocol"] == protocol;
+            all.iter().find(is_pod).map(|_| ())
+        })
+    }
+
+    /// The serial number of a service account's certificate.
+    pub fn serial(&self, account: &str) -> Result<String> {
+        let text = self.weft(&["get", "certs", "-o", "json"])?;
+        let certs: Vec<Value> = serde_json::from_str(&text).context("read the certificates")?;
+        let wanted = format!("/ns/default/sa/{account}");
+        let is_wanted = |c: &&Value| c["identity"].as_str().is_some_and(|id| id.ends_with(&wanted));
+        let serial = certs.iter().find(is_wanted).map(|c| c.pointer("/certChain/0/serialNumber"));
+        let serial = serial.flatten().and_then(Value::as_str);
+        Ok(serial.with_context(|| format!("no certificate of {account} in {text}"))?.to_owned())
+    }
+
+    /// Waits until a service account's certificate is another one, and returns its serial number.
+    pub fn renewed(&self, account: &str, than: &str) -> Result<String> {
+        wait_for(&format!("the certificate of {account} is renewed"), 2 * LONG, || {
+            self.serial(account).ok().filter(|serial| serial != than)
+        })
     }
 
     /// Starts the proxy and waits for nothing.
@@ -182,14 +235,14 @@ impl Node {
         Some((code.to_owned(), body.to_owned()))
     }
 
-    /// Runs `weft` against this node's proxy and returns what it printed.
+    /// Runs `weft` against this node's proxy and returns what it printed, also when that is a refusal.
     pub fn weft(&self, args: &[&str]) -> Result<String> {
         let place = self.place(&self.agent_cgroup, User::Root);
-        let args = [&["--admin", "127.0.0.1:15000"], args].concat();
-        let output = place.output(&binary("weft")?.to_string_lossy(), &args)?;
+        let output = place.output(&binary("weft")?.to_string_lossy(), args)?;
         let error = String::from_utf8_lossy(&output.stderr);
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "weft {}: {}{out}", args.join(" "), error.trim());
+        let answered = matches!(output.status.code(), Some(0 | FOUND));
+        ensure!(answered, "weft {}: {}{out}", args.join(" "), error.trim());
         Ok(out)
     }
 

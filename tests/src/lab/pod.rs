@@ -116,8 +116,16 @@ impl Pod {
         &self.namespace
     }
 
-    /// Takes it into the mesh: tells agent and control plane, and waits until the agent says that it is done.
+    /// Takes it into the mesh, and waits until the proxy has taken it over.
     pub fn enroll(&self) -> Result<()> {
+        self.capture()?;
+        let state = self.reaches(&["ready", "failed"])?;
+        ensure!(state == "ready", "pod {} is {state}: {:?}", self.name, self.status());
+        Ok(())
+    }
+
+    /// Takes it into the mesh, and waits until the kernel captures; there need not be a proxy.
+    pub fn capture(&self) -> Result<()> {
         self.describe(Redirection::Enabled)?;
         let pod = json!({
             "uid": self.uid, "namespace": "default", "name": self.name,
@@ -126,28 +134,34 @@ impl Pod {
         let hidden = self.enroll.with_extension("part");
         fs::write(&hidden, pod.to_string())?;
         fs::rename(&hidden, &self.enroll)?;
-        let state = wait_for("the agent reports the pod's state", LONG, || self.settled())?;
-        ensure!(state == "enrolled", "pod {} is {state}: {:?}", self.name, self.status());
+        let state = self.reaches(&["captured", "ready", "failed"])?;
+        ensure!(state != "failed", "pod {} is {state}: {:?}", self.name, self.status());
         Ok(())
     }
 
-    /// Takes it out of the mesh, and waits until the agent has let go of it.
+    /// Takes it out of the mesh, and waits until new connections go directly.
     pub fn unenroll(&self) -> Result<()> {
         fs::remove_file(&self.enroll).with_context(|| format!("un-enroll {}", self.name))?;
-        let status = self.enroll.with_extension("status.json");
-        wait_for("the agent lets the pod go", LONG, || (!status.exists()).then_some(()))?;
+        wait_for("the agent lets the pod go", LONG, || {
+            self.state().is_none_or(|state| state == "draining").then_some(())
+        })?;
         self.describe(Redirection::None)
+    }
+
+    fn reaches(&self, states: &[&str]) -> Result<String> {
+        let what = format!("pod {} is {}", self.name, states.join(" or "));
+        wait_for(&what, LONG, || self.state().filter(|state| states.contains(&state.as_str())))
+            .with_context(|| format!("its state is {:?}", self.status()))
+    }
+
+    fn state(&self) -> Option<String> {
+        Some(self.status()?.get("state")?.as_str()?.to_owned())
     }
 
     /// What the agent says of it.
     pub fn status(&self) -> Option<Value> {
         let status = fs::read(self.enroll.with_extension("status.json")).ok()?;
         serde_json::from_slice(&status).ok()
-    }
-
-    fn settled(&self) -> Option<String> {
-        let state = self.status()?.get("state")?.as_str()?.to_owned();
-        (state == "enrolled" || state == "failed").then_some(state)
     }
 
     /// Runs a program inside to its end.

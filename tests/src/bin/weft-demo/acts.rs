@@ -98,7 +98,7 @@ fn refused(story: &mut Story, mesh: &Mesh) -> Result<()> {
     wait_for("the intruder is refused", LONG, || mesh.intruder.curl(&url).is_err().then_some(()))?;
     ensure!(curl(&mesh.intruder, &url).is_err(), "the intruder got through");
     curl(&mesh.client, &url)?;
-    let why = ["why", "default/intruder", "default/web-1:80"];
+    let why = ["why", "default/intruder", "web.default:80"];
     let why_said = mesh.near.weft(&why)?;
     shown("node-1", &format!("weft {}", why.join(" ")), &why_said);
     ensure!(why_said.contains(POLICY), "`weft why` does not name policy {POLICY}");
@@ -107,23 +107,12 @@ fn refused(story: &mut Story, mesh: &Mesh) -> Result<()> {
 
 /// Writes the policy as a person would: by editing its file in the folder.
 fn deny(mesh: &Mesh, accounts: &[&str]) -> Result<()> {
-    let principals: Vec<_> =
-        accounts.iter().map(|name| format!("cluster.local/ns/default/sa/{name}")).collect();
-    let rule = format!("  rules: [{{from: [{{source: {{principals: {principals:?}}}}}]}}]");
-    shown("node-1", &format!("edit {}/policy.yaml", mesh.lab.manifests().dir().display()), &rule);
-    mesh.lab.manifests().apply(
-        "policy",
-        &format!(
-            "apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {{name: {POLICY}, namespace: default}}
-spec:
-  selector: {{matchLabels: {{app: web}}}}
-  action: DENY
-{rule}
-"
-        ),
-    )
+    mesh.deny(POLICY, accounts)?;
+    let path = mesh.lab.manifests().dir().join(format!("{POLICY}.yaml"));
+    let text = fs::read_to_string(&path)?;
+    let rule = text.lines().last().unwrap_or_default();
+    shown("node-1", &format!("edit {}", path.display()), rule);
+    Ok(())
 }
 
 fn cut(story: &mut Story, mesh: &Mesh) -> Result<()> {
@@ -153,35 +142,22 @@ fn cut(story: &mut Story, mesh: &Mesh) -> Result<()> {
 
 fn rotated(story: &mut Story, mesh: &Mesh) -> Result<()> {
     story.step("Certificates are rotated under load");
-    let serials = || -> Result<String> { mesh.near.weft(&["get", "certs", "-o", "json"]) };
-    let before = serials()?;
+    let before = mesh.near.serial("client")?;
     let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), 2, MARKER)?;
     load.answered(1, LONG)?;
-    let after = wait_for("the certificate is renewed", 2 * LONG, || {
-        serials().ok().filter(|now| serial(now) != serial(&before))
-    })?;
+    let after = mesh.near.renewed("client", &before)?;
     let tally = load.stop()?;
     tally.refuse_failures().context("a connection failed while certificates were rotated")?;
-    note(&format!("serial {} became {}", serial(&before), serial(&after)));
+    note(&format!("serial {before} became {after}"));
     note(&format!("{} connections meanwhile, and none failed", tally.ok));
     Ok(())
-}
-
-/// The serial number of the client's certificate.
-fn serial(certs: &str) -> String {
-    let certs: serde_json::Value = serde_json::from_str(certs).unwrap_or_default();
-    let mine = certs.as_array().into_iter().flatten().find(|c| c.to_string().contains("sa/client"));
-    let find =
-        |cert: &serde_json::Value| Some(cert.pointer("/certChain/0/serialNumber")?.to_string());
-    mine.and_then(find).unwrap_or_default()
 }
 
 fn killed(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
     story.step(
         "The proxy is killed under load, and started again: nothing in the clear, nothing refused",
     );
-    let captures = [mesh.near.namespace(), mesh.far.namespace(), mesh.lab.wire()]
-        .map(|namespace| Capture::start(namespace, MARKER));
+    let watch = mesh.watch(MARKER)?;
     let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), 2, MARKER)?;
     load.answered(20, LONG)?;
     let pid = mesh.near.proxy()?.pid();
@@ -194,9 +170,7 @@ fn killed(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
     load.answered(so_far + 20, LONG)?;
     let tally = load.stop()?;
     ensure!(tally.refused + tally.timed_out + tally.other == 0, "connections failed: {tally:?}");
-    for capture in captures {
-        capture?.stop()?.refuse_clear_text()?;
-    }
+    watch.refuse_clear_text()?;
     note(&format!(
         "{} connections, the slowest took {} ms; {} were open at the kill and reset, none was refused",
         tally.ok, tally.slowest_ms, tally.reset
@@ -210,13 +184,9 @@ fn outside(story: &mut Story, mesh: &Mesh) -> Result<()> {
     let url = format!("http://{}/", mesh.web[1].v4());
     curl(&mesh.client, &format!("http://{}/", mesh.legacy.v4()))?;
     curl(&mesh.legacy, &url)?;
-    let strict = "apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: default}
-spec: {mtls: {mode: STRICT}}
-";
-    mesh.lab.manifests().apply("strict", strict)?;
-    shown("node-1", "cat strict.yaml", strict);
+    mesh.strict()?;
+    let path = mesh.lab.manifests().dir().join("strict.yaml");
+    shown("node-1", &format!("cat {}", path.display()), &fs::read_to_string(&path)?);
     wait_for("legacy is refused", LONG, || mesh.legacy.curl(&url).is_err().then_some(()))?;
     if curl(&mesh.legacy, &url).is_ok() {
         bail!("legacy got through in strict mode");
@@ -234,7 +204,7 @@ pub(crate) fn farewell(mesh: &Mesh) {
 \x1b[1mThe mesh is up. To play with it:\x1b[0m
    a command in a pod       {}
    look into a proxy        ip netns exec {prefix}-node-1 target/debug/weft get workloads
-   why, or why not          ip netns exec {prefix}-node-1 target/debug/weft why default/intruder default/web-1:80
+   why, or why not          ip netns exec {prefix}-node-1 target/debug/weft why default/intruder web.default:80
    edit policy, services    {}
    logs                     {dir}/*.log
    tear it down             target/debug/weft-demo --down",

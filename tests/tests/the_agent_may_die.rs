@@ -1,0 +1,58 @@
+//! The agent is killed and started again: what is captured stays captured, and traffic flows on.
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::lab::{LONG, Mesh, wait_for};
+
+const MARKER: &str = "secret-e07b";
+const KILLS: u64 = 5;
+
+#[test]
+fn a_killed_agent_changes_nothing_for_traffic() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let watch = mesh.watch(MARKER)?;
+    let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), 2, MARKER)?;
+    for round in 0..KILLS {
+        let node = if round % 2 == 0 { &mut mesh.near } else { &mut mesh.far };
+        node.kill_agent()?;
+        load.answered(load.so_far() + 10, LONG)?;
+        node.start_agent()?;
+        load.answered(load.so_far() + 10, LONG)?;
+    }
+    load.stop()?.refuse_failures()?;
+    watch.refuse_clear_text()?;
+    mesh.is_sound()
+}
+
+#[test]
+fn without_agent_and_proxy_a_pod_is_closed_and_never_open() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let url = format!("http://{}/{MARKER}", mesh.web[1].v4());
+    let watch = mesh.watch(MARKER)?;
+    mesh.near.kill_agent()?;
+    mesh.near.kill_proxy()?;
+    ensure!(mesh.client.curl(&url).is_err(), "a captured pod got out without a proxy");
+    ensure!(mesh.legacy.curl(&format!("http://{}/", mesh.web[0].v4())).is_err(), "a way in");
+    mesh.near.start_agent()?;
+    mesh.near.start_proxy()?;
+    wait_for("the pod is served again", LONG, || mesh.client.curl(&url).ok())?;
+    watch.refuse_clear_text()?;
+    mesh.is_sound()
+}
+
+#[test]
+fn agent_and_proxy_killed_together_under_load_leak_nothing() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let watch = mesh.watch(MARKER)?;
+    let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), 2, MARKER)?;
+    load.answered(20, LONG)?;
+    for _ in 0..3 {
+        mesh.near.kill_agent()?;
+        mesh.near.kill_proxy()?;
+        mesh.near.start_agent()?;
+        mesh.near.start_proxy()?;
+        load.answered(load.so_far() + 10, LONG)?;
+    }
+    load.stop()?;
+    watch.refuse_clear_text().context("while agent and proxy were dead")?;
+    mesh.is_sound()
+}

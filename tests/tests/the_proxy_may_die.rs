@@ -1,0 +1,47 @@
+//! The proxy is restarted, upgraded and killed, and no pod notices more than a pause.
+
+use anyhow::{Result, ensure};
+use weft_tests::lab::{LONG, Mesh};
+
+const MARKER: &str = "secret-c94d";
+const RESTARTS: u64 = 50;
+const KILLS: u64 = 10;
+const CLIENTS: u8 = 3;
+
+#[test]
+fn fifty_restarts_under_looping_clients_refuse_or_reset_no_connection() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let near = mesh.client.hammer(&format!("{}:80", mesh.vip()), CLIENTS, MARKER)?;
+    let far = mesh.web[1].hammer(&format!("{}:80", mesh.web[0].v4()), 1, MARKER)?;
+    near.answered(20, LONG)?;
+    for round in 0..RESTARTS {
+        let node = if round % 2 == 0 { &mut mesh.near } else { &mut mesh.far };
+        node.restart_proxy()?;
+        near.answered(near.so_far() + 10, LONG)?;
+        far.answered(far.so_far() + 5, LONG)?;
+    }
+    let (near, far) = (near.stop()?, far.stop()?);
+    near.refuse_failures()?;
+    far.refuse_failures()?;
+    mesh.is_sound()
+}
+
+#[test]
+fn a_killed_proxy_leaks_nothing_and_new_connections_wait_for_the_next_one() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let watch = mesh.watch(MARKER)?;
+    let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), CLIENTS, MARKER)?;
+    load.answered(20, LONG)?;
+    for round in 0..KILLS {
+        let node = if round % 2 == 0 { &mut mesh.near } else { &mut mesh.far };
+        node.kill_proxy()?;
+        node.start_proxy()?;
+        load.answered(load.so_far() + 10, LONG)?;
+    }
+    let tally = load.stop()?;
+    watch.refuse_clear_text()?;
+    // Connections that a killed proxy carried are lost; those that it had not accepted wait.
+    ensure!(tally.refused + tally.timed_out == 0, "{tally:?}");
+    ensure!(tally.reset + tally.other <= KILLS * u64::from(CLIENTS), "{tally:?}");
+    mesh.is_sound()
+}
