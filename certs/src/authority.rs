@@ -14,6 +14,7 @@ use rcgen::{
     Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use weft_model::{Identity, TrustDomain};
+use zeroize::Zeroizing;
 
 use crate::{
     bundle::{Bundle, BundleError},
@@ -22,8 +23,7 @@ use crate::{
     time::{from_asn1, since_epoch},
     verify::NOT_BEFORE_SKEW,
 };
-pub use error::IssueError;
-use error::LEAF_TTL_MAX;
+pub use error::{IssueError, LEAF_TTL, LEAF_TTL_MAX};
 use request::public_key;
 
 /// How long a root lives: Istio's own choice, so that nobody meets its end by surprise in a few years.
@@ -45,7 +45,7 @@ pub struct ServerCertificate {
 /// dropped. At every moment any two leaves accept each other.
 pub struct Authority {
     trust_domain: TrustDomain,
-    issuer: Issuer<'static, rcgen::KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
     not_after: SystemTime,
     bundle: Bundle,
 }
@@ -58,11 +58,11 @@ impl Authority {
         let mut params = parameters(now, now + ROOT_TTL)?;
         params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
         // Two roots of a trust domain must differ in name, or verifiers try the wrong one first.
-        let id = hex(&params.key_identifier(key.inner()), 8);
+        let id = hex(&params.key_identifier(&key), 8);
         params.distinguished_name.push(DnType::CommonName, format!("Weft root {id}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(key.inner()).map_err(IssueError::Sign)?;
+        let certificate = params.self_signed(&key).map_err(IssueError::Sign)?;
         Self::from_pem(trust_domain, &certificate.pem(), &key.to_pem())
     }
 
@@ -83,7 +83,7 @@ impl Authority {
             return Err(IssueError::OtherKey { trust_domain: trust_domain.clone() });
         }
         let not_after = from_asn1(parsed.validity().not_after);
-        let issuer = Issuer::from_ca_cert_der(own, key.into_inner()).map_err(IssueError::Sign)?;
+        let issuer = Issuer::from_ca_cert_der(own, key).map_err(IssueError::Sign)?;
         Ok(Self { trust_domain: trust_domain.clone(), issuer, not_after, bundle })
     }
 
@@ -111,8 +111,8 @@ impl Authority {
     }
 
     /// Its private key in PEM. Secret: for a 0600 file or a Secret only.
-    pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        self.issuer.key().to_pem()
     }
 
     /// Signs a leaf for `identity`: `[leaf, root bundle]`, each PEM.
@@ -152,7 +152,7 @@ impl Authority {
             trust_domain: self.trust_domain.clone(),
             source,
         })?;
-        let certificate = self.leaf(key.inner(), sans, ttl, now)?;
+        let certificate = self.leaf(&key, sans, ttl, now)?;
         Ok(ServerCertificate { key, certificate })
     }
 

@@ -37,7 +37,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, IssueError, ServerCertificate};
+pub use authority::{Authority, IssueError, LEAF_TTL, LEAF_TTL_MAX, ServerCertificate};
 pub use bundle::{Bundle, BundleError};
 pub use certificate::{CertificateError, Leaf, Summary};
 pub use key::{KeyError, KeyPair};

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use zeroize::Zeroizing;
 
 /// Why a text is not the PEM that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,8 +60,12 @@ pub(crate) fn bounded(text: &str) -> Result<(), PemError> {
 
 /// RFC 7468: 64 characters a line.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
+    // It may be a private key: no copy stays behind in memory that is given back.
+    let body = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der));
+    let mut text = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 64);
+    text.push_str("-----BEGIN ");
+    text.push_str(label);
+    text.push_str("-----\n");
     let mut rest = body.as_str();
     while !rest.is_empty() {
         let (line, after) = rest.split_at(rest.len().min(64));

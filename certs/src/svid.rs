@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use weft_model::Identity;
+use zeroize::Zeroizing;
 
 use crate::{
     bundle::{Bundle, BundleError},
@@ -103,7 +104,7 @@ impl Svid {
         if leaf.public_key_info() != key.public_key_info() {
             return Err(SvidError::OtherKey { identity: identity.clone() });
         }
-        let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key.to_der())
+        let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key.der())
             .map_err(|source| SvidError::Key { identity: identity.clone(), source })?;
         let certified = Arc::new(CertifiedKey::new(certificates, signing));
         Ok(Self { leaf, bundle, key, certified })
@@ -135,7 +136,7 @@ impl Svid {
     }
 
     /// The private key in PEM. Secret: for a 0600 file only.
-    pub fn key_pem(&self) -> String {
+    pub fn key_pem(&self) -> Zeroizing<String> {
         self.key.to_pem()
     }
 

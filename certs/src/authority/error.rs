@@ -6,8 +6,11 @@ use weft_model::{Identity, TrustDomain};
 
 use crate::{bundle::BundleError, key::KeyError, time::At};
 
+/// Life of a leaf where nobody asks for another, as Istio's CA has it.
+pub const LEAF_TTL: Duration = Duration::from_hours(24);
+
 /// Longest life of a leaf, as Istio's CA has it.
-pub(super) const LEAF_TTL_MAX: Duration = Duration::from_hours(90 * 24);
+pub const LEAF_TTL_MAX: Duration = Duration::from_hours(90 * 24);
 
 /// Why the authority does not issue, or cannot be made.
 #[derive(Debug, thiserror::Error)]

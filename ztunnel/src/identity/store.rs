@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::StoreError;
 
@@ -41,6 +42,12 @@ struct Record {
     key: String,
     /// Leaf, intermediates, and last the roots.
     chain: Vec<String>,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl Store {
@@ -81,7 +88,7 @@ impl Store {
         let path = self.path(svid.identity());
         let record = Record {
             identity: svid.identity().clone(),
-            key: svid.key_pem(),
+            key: svid.key_pem().to_string(),
             chain: svid.chain_pem(),
         };
         replace(&path, &record).map_err(|source| StoreError::Io { path, source })
@@ -124,7 +131,7 @@ fn read(path: &Path, now: SystemTime) -> Result<Svid, String> {
     if bytes > FILE_BYTES_MAX {
         return Err(format!("{bytes} bytes, more than {FILE_BYTES_MAX}"));
     }
-    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(|e| e.to_string())?);
     // The reader's error is not shown with its value: it could be the key.
     let record: Record = serde_json::from_str(&text)
         .map_err(|e| format!("line {} column {} cannot be read", e.line(), e.column()))?;
@@ -141,6 +148,9 @@ fn replace(path: &Path, record: &Record) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
+    // Room for all of it at once: a buffer that grows leaves copies of the key behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    serde_json::to_writer(&mut *text, record)?;
+    file.write_all(&text)?;
     fs::rename(&aside, path)
 }
