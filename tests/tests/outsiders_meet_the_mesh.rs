@@ -40,7 +40,7 @@ fn an_un_enrolled_pod_is_called_directly_again() -> Result<()> {
     let url = format!("http://{}/{MARKER}", mesh.web[1].v4());
     mesh.client.curl(&url)?;
     mesh.web[1].unenroll()?;
-    mesh.near.knows(&mesh.web[1], "TCP")?;
+    mesh.near.knows("web-2", "TCP")?;
     let watch = mesh.watch(MARKER)?;
     mesh.client.curl(&url)?;
     let wire = watch.stop()?.pop().context("the wire was watched")?;

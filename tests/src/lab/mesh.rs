@@ -67,7 +67,7 @@ impl Mesh {
         for node in [&self.near, &self.far] {
             for pod in pods {
                 // Before, it would be called in the clear, as one outside of the mesh.
-                node.knows(pod, "HBONE")?;
+                node.knows(pod.name(), "HBONE")?;
             }
         }
         Ok(())

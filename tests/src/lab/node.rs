@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Pod, Process, Signal, User,
-    binary, control,
+    Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Process, Signal, User, binary,
+    control,
     process::{NOBODY, Place},
     wait_for,
 };
@@ -162,12 +162,12 @@ impl Node {
     }
 
     /// Waits until the proxy's picture of the mesh has a pod with this protocol (`HBONE` or `TCP`).
-    pub fn knows(&self, pod: &Pod, protocol: &str) -> Result<()> {
-        let what = format!("the proxy of {} knows {} by {protocol}", self.name, pod.name());
+    pub fn knows(&self, pod: &str, protocol: &str) -> Result<()> {
+        let what = format!("the proxy of {} knows {pod} by {protocol}", self.name);
         wait_for(&what, LONG, || {
             let text = self.weft(&["get", "workloads", "-o", "json"]).ok()?;
             let all: Vec<Value> = serde_json::from_str(&text).ok()?;
-            let is_pod = |w: &&Value| w["name"] == pod.name() && w["protocol"] == protocol;
+            let is_pod = |w: &&Value| w["name"] == pod && w["protocol"] == protocol;
             all.iter().find(is_pod).map(|_| ())
         })
     }
