@@ -9,9 +9,19 @@
 //! Invariants: no View is published before it is whole; what cannot be decoded never replaces what could;
 //! a control plane that is gone, or speaks nonsense, changes nothing.
 
+mod backoff;
+mod disk;
+mod feed;
+mod gate;
+mod link;
+mod local;
+mod node;
 mod status;
 mod views;
 
+pub use feed::{Feed, Settings, open};
+pub use link::ServerSettings;
+pub use node::MetadataError;
 pub use status::{ControlPlane, Current, LocalFile, Readiness, Status};
 pub use views::{Publisher, Views};
 
@@ -27,3 +37,6 @@ impl Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
 use weft_xds::delta::Refused;
 
 /// What admin shows and readiness is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
     pub control_plane: ControlPlane,
     pub local_file: LocalFile,

@@ -92,7 +92,14 @@ impl Publisher {
         self.shared.newest.send_replace(view);
     }
 
-    pub fn set_status(&self, change: impl FnOnce(&mut Status)) {
-        self.shared.status.send_modify(change);
+    /// Wakes whoever waits for a status, if this one is different.
+    pub fn set_status(&self, status: &Status) {
+        self.shared.status.send_if_modified(|shown| {
+            let different = shown != status;
+            if different {
+                shown.clone_from(status);
+            }
+            different
+        });
     }
 }

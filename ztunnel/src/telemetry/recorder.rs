@@ -154,6 +154,11 @@ impl Recorder {
         cells.set(self.0.shard.index, Id::ViewGeneration, generation);
     }
 
+    /// Seconds since the control plane last confirmed the configuration in use; 0 while it is connected.
+    pub fn config_age(&self, seconds: u64) {
+        self.cells(Family::Proxy, &[]).set(self.0.shard.index, Id::ConfigAge, seconds);
+    }
+
     pub fn pod_started(&self) {
         self.add(Family::Pods, &[], Id::PodsStarted, 1);
         self.add(Family::Pods, &[], Id::PodsActive, 1);

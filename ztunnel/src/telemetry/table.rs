@@ -176,6 +176,7 @@ table! {
     PodsStopped = counter(Pods, "workload_manager_proxies_stopped_total", "Pods taken out of service.");
     Certificates = counter(Identity, "weft_certificate_requests_total", "Certificates asked for.");
     ViewGeneration = gauge(Proxy, "weft_view_generation", "Changes that led to the picture of the mesh in use.");
+    ConfigAge = gauge(Proxy, "weft_config_age_seconds", "Since the control plane last confirmed the configuration in use.");
     SeriesOverflow = counter(Proxy, "weft_series_overflow_total", "Recordings counted under `other` because metrics.series was reached.");
     LogDropped = counter(Proxy, "weft_log_lines_dropped_total", "Log lines dropped because nobody read them fast enough.");
     Series = gauge(Proxy, "weft_series", "Series kept.");

@@ -162,6 +162,7 @@ fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     control.xds_message("type.googleapis.com/istio.workload.Address", 17);
     control.xds_terminated("reset");
     control.view(7);
+    control.config_age(60);
     control.pod_started();
     control.pod_started();
     control.pod_stopped();
