@@ -46,7 +46,7 @@ pub use outcome::{
 pub use policy::{Denial, Ground};
 pub use refusal::{Fault, LeftOut, Refusal, Retry};
 pub use resolve::{Delivery, Inbound, Outbound, Resolved, Target, resolve};
-pub use why::{Answer, Explanation, PolicyStep, Route, why};
+pub use why::{Answer, Effect, Encryption, Explanation, PolicyStep, Route, Skipped, why};
 
 /// Where a proxy accepts tunnels.
 pub const HBONE_PORT: u16 = 15008;

@@ -100,6 +100,11 @@ impl Refusal {
             | Self::UnknownHost { .. }
             | Self::UnknownGateway { .. }
             | Self::Denied(Denial::UnknownPolicy { .. }) => Retry::NewerView,
+            Self::NoEndpoint { left_out, .. }
+                if left_out.iter().any(|(reason, _)| *reason == LeftOut::NoGateway) =>
+            {
+                Retry::NewerView
+            }
             Self::NotConnect { .. }
             | Self::BadAuthority(_)
             | Self::WrongAuthority { .. }

@@ -36,8 +36,15 @@ pub struct Explanation {
     /// Each place where the connection may end up.
     pub routes: Vec<Route>,
     /// Endpoints that are never picked, and why.
-    pub left_out: Vec<(WorkloadUid, LeftOut)>,
+    pub left_out: Vec<Skipped>,
     pub answer: Answer,
+}
+
+/// An endpoint that is never picked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Skipped {
+    pub workload: WorkloadUid,
+    pub reason: LeftOut,
 }
 
 /// One way that the connection may take.
@@ -341,7 +348,7 @@ impl Answer {
 #[derive(Default)]
 struct Notes {
     policies: Vec<PolicyStep>,
-    left_out: Vec<(WorkloadUid, LeftOut)>,
+    left_out: Vec<Skipped>,
 }
 
 impl Trace for Notes {
@@ -361,7 +368,7 @@ impl Trace for Notes {
     }
 
     fn left_out(&mut self, workload: &Arc<Workload>, reason: LeftOut) {
-        self.left_out.push((workload.uid.clone(), reason));
+        self.left_out.push(Skipped { workload: workload.uid.clone(), reason });
     }
 }
 

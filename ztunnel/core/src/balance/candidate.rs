@@ -111,6 +111,9 @@ impl<'a> Picker<'a> {
             .or((need != Need::Endpoint && workload.application_tunnel.is_some()).then_some(port))
             .ok_or(LeftOut::NoPort)?;
         let place = self.place(workload, self.reach(service, workload, target), need)?;
+        if let Place::Behind(gateway) = &place {
+            self.located(gateway, Need::NetworkGateway).map_err(|_| LeftOut::NoGateway)?;
+        }
         let (rank, matches_all) =
             rank(&service.load_balancing.routing_preference, &self.outbound.source, workload);
         Ok(Candidate { workload, place, rank, matches_all })

@@ -442,7 +442,9 @@ fn an_endpoint_of_another_network_is_reached_by_a_tunnel_within_a_tunnel() {
 fn a_network_whose_gateway_is_not_known_is_refused() {
     let mut changes = far_web(|_| {});
     changes.push(Change::Remove(weft_model::ResourceKey::Workload(pod("gateway", "10.0.0.1").uid)));
-    assert!(matches!(refused(&mesh(changes)), Refusal::UnknownGateway { .. }));
+    let refusal = refused(&mesh(changes));
+    assert_eq!(refusal, none_left(&[(LeftOut::NoGateway, 1), (LeftOut::NoCapacity, 1)]));
+    assert_eq!(refusal.retry(), crate::Retry::NewerView);
 }
 
 #[test]

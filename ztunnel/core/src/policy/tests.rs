@@ -238,7 +238,7 @@ mod naive {
 #[test]
 fn the_evaluator_agrees_with_an_interpreter_written_from_the_text() {
     let (mut permitted, mut refused) = (0, 0);
-    for seed in 0..4000 {
+    for seed in 0..1500 {
         let mut random = Random(seed);
         let unknown = random.once_in(40);
         let mut policies: Vec<Result<Authorization, PolicyName>> =
@@ -267,5 +267,5 @@ fn the_evaluator_agrees_with_an_interpreter_written_from_the_text() {
         }
     }
     // Else the worlds are too dull to tell two evaluators apart.
-    assert!(permitted > 2000 && refused > 2000, "{permitted} permitted, {refused} refused");
+    assert!(permitted > 500 && refused > 500, "{permitted} permitted, {refused} refused");
 }
