@@ -1,0 +1,123 @@
+//! Where the picture of the mesh comes from: a proxy's `/config_dump`, or a file of it.
+
+use std::{io::Read, path::Path, time::Duration};
+
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use weft_model::{
+    View,
+    dump::{Dump, DumpError},
+};
+
+use crate::args::Source;
+
+/// How long a proxy may take to answer. It answers from memory, so this is for one that hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A mesh of 100,000 workloads makes about 150 MB.
+const BYTES_MAX: usize = 1 << 30;
+
+/// Each says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(
+        "cannot read {path}: {source}; give a file that `curl {example}` wrote",
+        example = "http://127.0.0.1:15000/config_dump"
+    )]
+    File { path: String, source: std::io::Error },
+    #[error("--admin {text} is not an http address; write it as http://127.0.0.1:15000")]
+    Address { text: String },
+    #[error(
+        "no proxy answers at {url}: {reason}; is ztunnel running here, or does --admin name another?"
+    )]
+    Unreachable { url: String, reason: String },
+    #[error("{url} answered with status {status}; is that the admin address of a proxy?")]
+    Status { url: String, status: u16 },
+    #[error("{origin} is not a config dump: at {path}: {reason}")]
+    Malformed { origin: String, path: String, reason: String },
+    #[error(
+        "the config dump contradicts itself: {0}; dump it again, and report it if it comes back"
+    )]
+    Contradiction(#[from] DumpError),
+}
+
+impl Source {
+    pub(crate) async fn load(&self) -> Result<Dump, SourceError> {
+        match &self.file {
+            Some(path) => {
+                let origin = path.display().to_string();
+                let text = text_of(path)
+                    .map_err(|source| SourceError::File { path: origin.clone(), source })?;
+                read(&text, &origin)
+            }
+            None => fetch(&self.admin).await,
+        }
+    }
+}
+
+fn text_of(path: &Path) -> std::io::Result<String> {
+    if path != Path::new("-") {
+        return std::fs::read_to_string(path);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Reads a dump, JSON or YAML. `origin` names it in errors, which name the field too.
+pub fn read(text: &str, origin: &str) -> Result<Dump, SourceError> {
+    let malformed = |path: String, reason: String| {
+        let origin = origin.to_owned();
+        SourceError::Malformed { origin, path, reason }
+    };
+    if text.trim_start().starts_with('{') {
+        let mut json = serde_json::Deserializer::from_str(text);
+        serde_path_to_error::deserialize(&mut json)
+            .map_err(|e| malformed(e.path().to_string(), e.inner().to_string()))
+    } else {
+        serde_saphyr::from_str(text).map_err(|e| malformed("its YAML".to_owned(), e.to_string()))
+    }
+}
+
+async fn fetch(admin: &str) -> Result<Dump, SourceError> {
+    let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
+    let url = format!("{}/config_dump", base.trim_end_matches('/'));
+    let wrong = || SourceError::Address { text: admin.to_owned() };
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    // Plain HTTP only: the admin address is on loopback, or forwarded to it.
+    if uri.scheme_str() != Some("http") || uri.host().is_none() {
+        return Err(wrong());
+    }
+    let body = tokio::time::timeout(TIMEOUT, get(uri, &url)).await.map_err(|_| {
+        let reason = format!("no answer within {} s", TIMEOUT.as_secs());
+        SourceError::Unreachable { url: url.clone(), reason }
+    })??;
+    let text = String::from_utf8_lossy(&body);
+    read(&text, &url)
+}
+
+async fn get(uri: Uri, url: &str) -> Result<Bytes, SourceError> {
+    let unreachable = |reason: String| SourceError::Unreachable { url: url.to_owned(), reason };
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let response = client.get(uri).await.map_err(|e| unreachable(causes(&e)))?;
+    if response.status() != http::StatusCode::OK {
+        let status = response.status().as_u16();
+        return Err(SourceError::Status { url: url.to_owned(), status });
+    }
+    let body = Limited::new(response.into_body(), BYTES_MAX).collect().await;
+    Ok(body.map_err(|e| unreachable(e.to_string()))?.to_bytes())
+}
+
+/// The last cause is what an operator can act on ("Connection refused").
+fn causes(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => causes(cause),
+        None => error.to_string(),
+    }
+}
+
+/// The View that the proxy decides on.
+pub(crate) fn view(dump: Dump) -> Result<View, SourceError> {
+    Ok(dump.into_changes()?.into_iter().collect())
+}
