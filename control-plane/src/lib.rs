@@ -13,7 +13,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod dir;
+pub mod index;
 pub mod objects;
 mod problem;
 mod validate;

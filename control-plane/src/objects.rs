@@ -23,6 +23,7 @@ pub use self::core::{
 pub use discovery::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, ObjectReference, SERVICE_NAME_LABEL,
 };
+pub(crate) use meta::selects;
 pub use meta::{Labels, ObjectMeta, OwnerReference};
 pub use networking::{
     Location, Resolution, ServiceEntry, ServiceEntryAddress, ServiceEntryPort, ServiceEntrySpec,

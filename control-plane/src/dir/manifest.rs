@@ -29,7 +29,9 @@ pub(super) fn read(file: &Path, text: &[u8]) -> (Manifest, Vec<Problem>) {
     let Ok(text) = std::str::from_utf8(text) else {
         return (Manifest::default(), vec![whole_file(file, "is not UTF-8")]);
     };
-    let trees = match serde_saphyr::from_multiple::<Node>(text) {
+    // A `y` is a text, as it is to kubectl.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let trees = match serde_saphyr::from_multiple_with_options::<Node>(text, options) {
         Ok(trees) => trees,
         Err(error) => return (Manifest::default(), vec![syntax(file, &error)]),
     };

@@ -51,7 +51,6 @@ impl ObjectMeta {
     }
 }
 
-#[expect(dead_code, reason = "the index selects")]
 /// Whether a label selector of the `matchLabels` form selects `labels`. An empty one selects everything.
 pub(crate) fn selects(selector: &Labels, labels: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use weft_model::{Namespace as NamespaceName, PolicyName};
+use weft_model::{Namespace as NamespaceName, ServiceAccountName};
 
 use super::{Kind, Object, ObjectMeta, security};
 
@@ -96,13 +96,10 @@ fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
     };
     let refused = |field: &str, message: String| ParseError { field: field.to_owned(), message };
     NamespaceName::new(namespace).map_err(|e| refused(field, e.to_string()))?;
-    PolicyName::new("", &meta.name).map_err(|_| {
+    // The grammar of an RFC 1123 subdomain. Names of ours that no object can have contain a `_`.
+    ServiceAccountName::new(&meta.name).map(|_| ()).map_err(|_| {
         refused("metadata.name", format!("`{}` is not a name", crate::problem::shown(&meta.name)))
-    })?;
-    if meta.name.contains('/') {
-        return Err(refused("metadata.name", "a name has no `/`".to_owned()));
-    }
-    Ok(())
+    })
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ParseError> {

@@ -1,0 +1,155 @@
+//! Pod to workload.
+
+use std::{net::IpAddr, sync::Arc};
+
+use weft_model::{
+    Change, Health, Identity, NameError, Namespace, NetworkMode, ServiceAccountName,
+    TunnelProtocol, Workload, WorkloadUid,
+};
+
+use super::{At, Compiled, Mesh, Report, is_finished, labels, selection};
+use crate::{
+    index::Store,
+    objects::{Kind, Name, Pod},
+};
+
+/// Set by the node agent when the pod's traffic is captured.
+const REDIRECTION: &str = "ambient.istio.io/redirection";
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
+pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
+    let mut report = Report::new(Kind::Pod, name);
+    let workload = at
+        .store
+        .pods
+        .get(name)
+        .filter(|pod| is_live(pod))
+        .and_then(|pod| workload(at, pod, &mut report));
+    report.with(workload.map(|w| Change::Workload(Arc::new(w))))
+}
+
+/// Reachable: it has an address and has not finished. A pending pod with an address runs its init containers,
+/// which talk to the mesh too.
+pub(super) fn is_live(pod: &Pod) -> bool {
+    !is_finished(pod) && addresses(pod, &mut Report::new(Kind::Pod, &pod.metadata.key())).is_some()
+}
+
+/// `None` without a valid address.
+fn addresses(pod: &Pod, report: &mut Report) -> Option<Vec<IpAddr>> {
+    let several = pod.status.pod_ips.iter().map(|ip| &ip.ip).enumerate();
+    let several = several.map(|(i, ip)| (format!("status.podIPs[{i}].ip"), ip));
+    let one = pod.status.pod_ip.iter().map(|ip| ("status.podIP".to_owned(), ip));
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (field, text) in one.chain(several).filter(|(_, text)| !text.is_empty()) {
+        if let Some(ip) = report.ok(text.parse::<IpAddr>(), field, text) {
+            let ip = ip.to_canonical();
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
+            }
+        }
+    }
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {
+    let addresses = addresses(pod, report)?;
+    let meta = &pod.metadata;
+    let uid = format!("{}//Pod/{}/{}", at.mesh.cluster_id, meta.namespace, meta.name);
+    let uid = report.ok(WorkloadUid::new(&uid), "metadata.name", &uid)?;
+    let identity = report.ok(identity(at.mesh, pod), "spec.serviceAccountName", "")?;
+    let owner = workload_name(pod);
+    let (canonical_name, canonical_revision) = labels::canonical(&meta.labels, &owner);
+    let services = selection::services_of_pod(at, pod);
+    let native = labels::speaks_hbone(&meta.labels);
+    let captured = is_captured(pod) || native;
+    Some(Workload {
+        trust_domain: at.mesh.trust_domain.clone(),
+        network: labels::network(at, &meta.labels, &meta.namespace),
+        addresses,
+        tunnel: if captured { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        native_tunnel: native,
+        network_mode: if pod.spec.host_network {
+            NetworkMode::HostNetwork
+        } else {
+            NetworkMode::Standard
+        },
+        node: pod.spec.node_name.clone(),
+        canonical_name,
+        canonical_revision,
+        workload_name: owner,
+        cluster_id: at.mesh.cluster_id.clone(),
+        locality: labels::pod_locality(meta),
+        health: health(pod),
+        policies: selection::policies_of(at, &meta.namespace, &meta.labels, &services.selecting),
+        services: services.ports,
+        ..Workload::new(
+            uid,
+            &meta.name,
+            identity.namespace().clone(),
+            identity.service_account().clone(),
+        )
+    })
+}
+
+pub(crate) fn identity(mesh: &Mesh, pod: &Pod) -> Result<Identity, NameError> {
+    let account = match &*pod.spec.service_account_name {
+        "" => "default",
+        named => named,
+    };
+    Ok(Identity::new(
+        mesh.trust_domain.clone(),
+        Namespace::new(&pod.metadata.namespace)?,
+        ServiceAccountName::new(account)?,
+    ))
+}
+
+/// The agent has said that the traffic is captured. Never true on the host's network, which is not captured.
+fn is_captured(pod: &Pod) -> bool {
+    let redirected = pod.metadata.annotation(REDIRECTION).is_some_and(|v| &**v == "enabled");
+    redirected && !pod.spec.host_network
+}
+
+/// Whether a node may hold the pod's identity: it is captured, is to be captured, or speaks HBONE itself. A
+/// node asks before it captures, so that the first connection need not wait.
+pub(crate) fn is_enrolled(store: &Store, pod: &Pod) -> bool {
+    let mode = |meta: &crate::objects::ObjectMeta| meta.label(DATAPLANE_MODE).cloned();
+    let wanted = mode(&pod.metadata)
+        .or_else(|| mode(&store.namespace(&pod.metadata.namespace)?.metadata))
+        .is_some_and(|mode| &*mode == "ambient");
+    let native = labels::speaks_hbone(&pod.metadata.labels);
+    !is_finished(pod) && !pod.spec.host_network && (is_captured(pod) || wanted || native)
+}
+
+fn health(pod: &Pod) -> Health {
+    let ready = pod.status.conditions.iter().find(|condition| &*condition.kind == "Ready");
+    let ready = match ready {
+        Some(condition) => &*condition.status == "True",
+        // Only a pod written by hand has no such condition: then its phase, if any, decides.
+        None => matches!(pod.status.phase.as_deref(), None | Some("Running")),
+    };
+    if ready && pod.metadata.deletion_timestamp.is_none() {
+        Health::Healthy
+    } else {
+        Health::Unhealthy
+    }
+}
+
+/// What made the pod: the Deployment rather than its ReplicaSet, the CronJob rather than its Job.
+fn workload_name(pod: &Pod) -> Arc<str> {
+    let meta = &pod.metadata;
+    let Some(owner) = meta.owner_references.iter().find(|owner| owner.controller) else {
+        return meta.name.clone();
+    };
+    let hash = meta.label("pod-template-hash").map(|hash| format!("-{hash}"));
+    let made_by = match &*owner.kind {
+        "ReplicaSet" => hash.and_then(|hash| owner.name.strip_suffix(&hash)),
+        // A CronJob's Jobs end in the minute that they were due, a number.
+        "Job" => owner
+            .name
+            .rsplit_once('-')
+            .filter(|(_, due)| due.len() >= 8 && due.bytes().all(|b| b.is_ascii_digit()))
+            .map(|(name, _)| name),
+        _ => None,
+    };
+    made_by.map_or_else(|| owner.name.clone(), Arc::from)
+}

@@ -1,0 +1,159 @@
+//! What is known, what it means for the nodes, and what of that has changed.
+//!
+//! Synchronous: apply, then look. A change of an object marks the units whose resources could come out
+//! differently; [`Index::flush`] compiles just these. The index is always as if it were compiled from scratch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use weft_model::{Change, Identity, ResourceKey};
+
+use crate::{
+    FieldProblem,
+    compile::{self, Compiled, Mesh, Unit},
+    objects::{Object, ObjectKey},
+};
+
+mod dirty;
+mod store;
+mod vips;
+
+pub use store::{Namespaced, Store};
+
+/// Objects in, resources out.
+#[derive(Debug)]
+pub struct Index {
+    mesh: Mesh,
+    store: Store,
+    dirty: BTreeSet<Unit>,
+    made: HashMap<Unit, BTreeSet<ResourceKey>>,
+    resources: BTreeMap<ResourceKey, Change>,
+    problems: BTreeMap<Unit, Vec<FieldProblem>>,
+}
+
+/// Why a node may not have an identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotEntitled {
+    #[error("{identity} is not of the trust domain {ours}")]
+    TrustDomain { identity: Identity, ours: weft_model::TrustDomain },
+    #[error("no enrolled pod with {identity} runs on node {node}")]
+    NoSuchPod { identity: Identity, node: String },
+}
+
+impl Index {
+    pub fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            store: Store::default(),
+            dirty: BTreeSet::new(),
+            made: HashMap::new(),
+            resources: BTreeMap::new(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Takes an object as it is now. Equal to what is known: nothing happens.
+    pub fn apply(&mut self, object: &Object) {
+        if self.store.object(&object.key()).as_ref() == Some(object) {
+            return;
+        }
+        self.delete(&object.key());
+        self.store.insert(object);
+        self.dirty.extend(dirty::units(&self.store, &self.mesh, object));
+    }
+
+    pub fn delete(&mut self, key: &ObjectKey) {
+        let Some(old) = self.store.object(key) else { return };
+        // Before it is gone: the indexes still lead from it to what depends on it.
+        self.dirty.extend(dirty::units(&self.store, &self.mesh, &old));
+        self.store.remove(&old);
+    }
+
+    /// Compiles what could have changed and says what did. Policies come first, and removals of policies last,
+    /// so that whoever applies the changes in order is never laxer than before and after.
+    pub fn flush(&mut self) -> Vec<Change> {
+        let moved = vips::assign(&mut self.store);
+        self.dirty.extend(moved.into_iter().map(Unit::Service));
+        let mut changes = Vec::new();
+        for unit in std::mem::take(&mut self.dirty) {
+            let Compiled { resources, problems } = compile::unit(&self.store, &self.mesh, &unit);
+            if problems.is_empty() {
+                self.problems.remove(&unit);
+            } else {
+                self.problems.insert(unit.clone(), problems);
+            }
+            self.replace(unit, resources, &mut changes);
+        }
+        changes.sort_by_key(order);
+        changes
+    }
+
+    fn replace(&mut self, unit: Unit, resources: Vec<Change>, changes: &mut Vec<Change>) {
+        let keys: BTreeSet<ResourceKey> = resources.iter().map(Change::key).collect();
+        debug_assert_eq!(keys.len(), resources.len(), "{unit:?} makes a resource twice");
+        let before = if keys.is_empty() {
+            self.made.remove(&unit)
+        } else {
+            self.made.insert(unit, keys.clone())
+        };
+        for gone in before.iter().flatten().filter(|key| !keys.contains(key)) {
+            self.resources.remove(gone);
+            changes.push(Change::Remove(gone.clone()));
+        }
+        for resource in resources {
+            let key = resource.key();
+            if self.resources.get(&key) != Some(&resource) {
+                self.resources.insert(key, resource.clone());
+                changes.push(resource);
+            }
+        }
+    }
+
+    /// Everything in force, as changes to an empty view.
+    pub fn resources(&self) -> impl Iterator<Item = &Change> {
+        self.resources.values()
+    }
+
+    /// What could not be compiled as it was meant, in the order of objects.
+    pub fn problems(&self) -> Vec<FieldProblem> {
+        let mut all: Vec<FieldProblem> = self.problems.values().flatten().cloned().collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Whether a node may have an identity: an enrolled pod that has it and is not finished runs there.
+    pub fn entitled(&self, node: &str, identity: &Identity) -> Result<(), NotEntitled> {
+        if *identity.trust_domain() != self.mesh.trust_domain {
+            return Err(NotEntitled::TrustDomain {
+                identity: identity.clone(),
+                ours: self.mesh.trust_domain.clone(),
+            });
+        }
+        let runs_here = self.store.pods_on(node).any(|pod| {
+            compile::is_enrolled(&self.store, pod)
+                && compile::identity(&self.mesh, pod).is_ok_and(|of_pod| of_pod == *identity)
+        });
+        if runs_here {
+            return Ok(());
+        }
+        Err(NotEntitled::NoSuchPod { identity: identity.clone(), node: node.to_owned() })
+    }
+}
+
+fn order(change: &Change) -> u8 {
+    match change {
+        Change::Policy(_) => 0,
+        Change::Service(_) => 1,
+        Change::Workload(_) => 2,
+        Change::Remove(ResourceKey::Workload(_)) => 3,
+        Change::Remove(ResourceKey::Service(_)) => 4,
+        Change::Remove(ResourceKey::Policy(_)) => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests;
