@@ -14,9 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use weft_model::{OriginalDst, PeerAddr};
 use ztunnel_core::Bind;
 
+mod agent;
 mod kernel;
+mod netns;
+mod pod;
 
+pub use agent::{AgentSockets, Need};
 pub use kernel::{Capture, KernelListener, TcpEnd};
+pub use netns::Netns;
+pub use pod::PodSockets;
 
 /// A connection's byte stream. A read or write that fails with `ConnectionReset` means that the peer reset it.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {

@@ -18,6 +18,7 @@ mod tasks;
 
 pub use accept::Entrance;
 pub(crate) use accept::Proof;
+use pod::Generation;
 pub use pod::{Pod, PodUid};
 pub use shared::{Counted, Shared, Svids};
 
@@ -61,10 +62,17 @@ impl<S: Sockets> Worker<S> {
         self.remove(&uid);
         let pod = Pod::new(uid.clone(), name, sockets, self.shared.clone(), self.phase.subscribe());
         let pod = Rc::new(pod);
-        for (entrance, listener) in listeners {
-            pod.tasks.spawn(accept::accept(pod.clone(), entrance, listener));
-        }
+        listen(&pod, listeners);
         self.pods.borrow_mut().insert(uid, pod);
+    }
+
+    /// Accepts a pod's connections on these from now on. What waits in its listeners of before is served, then
+    /// they close. A pod that is not served is ignored.
+    pub fn replace_listeners(&self, uid: &PodUid, listeners: Vec<(Entrance, S::Listener)>) {
+        if let Some(pod) = self.pods.borrow().get(uid) {
+            pod.listeners.send_modify(|Generation(n)| *n += 1);
+            listen(pod, listeners);
+        }
     }
 
     /// Takes no more connections of a pod. Those that are open go on until they end: with the pod, whose processes
@@ -122,6 +130,12 @@ impl<S: Sockets> Worker<S> {
 
     pub fn pods(&self) -> Vec<Rc<Pod<S>>> {
         self.pods.borrow().values().cloned().collect()
+    }
+}
+
+fn listen<S: Sockets>(pod: &Rc<Pod<S>>, listeners: Vec<(Entrance, S::Listener)>) {
+    for (entrance, listener) in listeners {
+        pod.tasks.spawn(accept::accept(pod.clone(), entrance, listener));
     }
 }
 

@@ -24,7 +24,7 @@ use weft_model::{
     View, Workload, WorkloadUid,
 };
 use ztunnel::{
-    config::Limits,
+    config::{Limits, Tcp},
     outcome::Outcomes,
     socket::{Accepted, Capture, KernelListener, Listener, SocketError, Sockets, TcpEnd},
     telemetry::Live,
@@ -65,7 +65,7 @@ impl Loopback {
     async fn dial(&self, to: SocketAddr) -> Result<TcpEnd, SocketError> {
         let to = self.places.find(to);
         let stream = TcpStream::connect(to).await.map_err(SocketError::Connect)?;
-        TcpEnd::new(stream).map_err(SocketError::NoSocket)
+        Ok(TcpEnd::new(stream))
     }
 }
 
@@ -183,7 +183,8 @@ impl Door {
     fn new(stands_for: SocketAddr) -> (Self, SocketAddr) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let real = listener.local_addr().unwrap();
-        let listener = KernelListener::adopt(listener.into(), Capture::LocalAddress).unwrap();
+        let tcp = Tcp::default();
+        let listener = KernelListener::adopt(listener.into(), Capture::LocalAddress, &tcp).unwrap();
         (Self { listener, stands_for }, real)
     }
 }

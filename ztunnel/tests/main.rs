@@ -5,3 +5,4 @@
 mod fixture;
 mod policy;
 mod tunnel;
+mod zds;

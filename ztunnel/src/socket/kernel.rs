@@ -9,7 +9,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
@@ -20,12 +19,7 @@ use tokio::{
 use weft_model::{OriginalDst, PeerAddr};
 
 use super::{Accepted, Listener, Stream};
-
-/// Dead peers are noticed in 180 s + 9 × 180 s at most, or earlier by `USER_TIMEOUT` if bytes are in flight.
-const KEEPALIVE_TIME: Duration = Duration::from_mins(3);
-const KEEPALIVE_PROBES: u32 = 9;
-/// How long sent bytes may stay unacknowledged.
-const USER_TIMEOUT: Duration = Duration::from_mins(2);
+use crate::config::Tcp;
 
 /// A TCP connection.
 pub struct TcpEnd {
@@ -35,14 +29,8 @@ pub struct TcpEnd {
 }
 
 impl TcpEnd {
-    /// Sets what every connection of ours has: no delay, keepalive, a bound on unacknowledged bytes.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
-        set_options(&SockRef::from(&stream))?;
-        Ok(Self::inherited(stream))
-    }
-
-    /// For a socket that has the options from its listener already.
-    fn inherited(stream: TcpStream) -> Self {
+    /// Its options are those of [`set_options`], or inherited from a listener that has them.
+    pub fn new(stream: TcpStream) -> Self {
         Self { stream: Rc::new(stream), reset: None }
     }
 }
@@ -53,15 +41,19 @@ impl fmt::Debug for TcpEnd {
     }
 }
 
-/// An accepted socket inherits these from its listener, so that a new connection costs no `setsockopt`.
-fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
+/// Sets what every connection of ours has: no delay, keepalive, a bound on unacknowledged bytes. An accepted socket
+/// inherits them from its listener, so that a new connection costs no `setsockopt`.
+pub(super) fn set_options(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_TIME)
-        .with_interval(KEEPALIVE_TIME)
-        .with_retries(KEEPALIVE_PROBES);
+        .with_time(options.keepalive_time)
+        .with_interval(options.keepalive_interval)
+        .with_retries(options.keepalive_retries);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    if options.user_timeout.is_zero() {
+        return Ok(());
+    }
+    socket.set_tcp_user_timeout(Some(options.user_timeout))
 }
 
 impl Stream for TcpEnd {
@@ -156,10 +148,10 @@ pub struct KernelListener {
 impl KernelListener {
     /// Takes over a listening socket: options for all connections to come are set here, once.
     /// Must be called on the runtime that will accept.
-    pub fn adopt(socket: OwnedFd, capture: Capture) -> io::Result<Self> {
+    pub fn adopt(socket: OwnedFd, capture: Capture, options: &Tcp) -> io::Result<Self> {
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(true)?;
-        set_options(&SockRef::from(&listener))?;
+        set_options(&SockRef::from(&listener), options)?;
         Ok(Self { listener: TcpListener::from_std(listener)?, capture })
     }
 
@@ -175,7 +167,7 @@ impl Listener for KernelListener {
         let (stream, peer) = self.listener.accept().await?;
         let to = original_destination(&stream, self.capture)?;
         let (peer, to) = (PeerAddr::new(peer), OriginalDst::new(to));
-        Ok(Accepted { stream: TcpEnd::inherited(stream), peer, to })
+        Ok(Accepted { stream: TcpEnd::new(stream), peer, to })
     }
 }
 

@@ -4,11 +4,12 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io,
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::timeout};
 
 use super::Pod;
 use crate::{
@@ -32,17 +33,21 @@ const BACK_OFF_LAST: Duration = Duration::from_secs(1);
 /// Callers cut at once when descriptors run out: enough to let the next accepts succeed.
 const SHED: usize = 16;
 
-/// Accepts until the node or the pod drains.
+/// A listener that was replaced gets no new connections; what came just before has arrived within this.
+const BACKLOG_QUIET: Duration = Duration::from_millis(100);
+
+/// Accepts until the node or the pod drains, or the listener was replaced and its backlog is served.
 pub(super) async fn accept<S: Sockets>(pod: Rc<Pod<S>>, entrance: Entrance, listener: S::Listener) {
     let mut back_off = BACK_OFF_FIRST;
-    let draining = std::pin::pin!(pod.draining());
-    let mut draining = draining;
+    let mut draining = pin!(pod.draining());
+    let mut newest = pod.listeners.subscribe();
     loop {
         let accepted = tokio::select! {
             // Biased: once draining, no connection may be taken that the next proxy could serve.
             biased;
             () = &mut draining => return,
             accepted = next(&pod, &listener) => accepted,
+            _ = newest.changed() => return serve_backlog(&pod, entrance, &listener).await,
         };
         match accepted {
             Ok((accepted, room)) => {
@@ -61,6 +66,12 @@ pub(super) async fn accept<S: Sockets>(pod: Rc<Pod<S>>, entrance: Entrance, list
                 back_off = (back_off * 2).min(BACK_OFF_LAST);
             }
         }
+    }
+}
+
+async fn serve_backlog<S: Sockets>(pod: &Rc<Pod<S>>, entrance: Entrance, listener: &S::Listener) {
+    while let Ok(Ok((accepted, room))) = timeout(BACKLOG_QUIET, next(pod, listener)).await {
+        admit(pod, entrance, accepted, room);
     }
 }
 

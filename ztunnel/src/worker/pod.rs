@@ -27,6 +27,10 @@ impl fmt::Display for PodUid {
     }
 }
 
+/// Which set of a pod's listeners.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Generation(pub(crate) u64);
+
 /// See the module.
 pub struct Pod<S> {
     pub uid: PodUid,
@@ -37,6 +41,8 @@ pub struct Pod<S> {
     pub(crate) tasks: Tasks,
     pub(crate) connections: Cell<usize>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// The newest set of listeners; older ones are to close.
+    pub(crate) listeners: watch::Sender<Generation>,
     node: watch::Receiver<Phase>,
 }
 
@@ -59,6 +65,7 @@ impl<S: Sockets> Pod<S> {
             tasks: Tasks::default(),
             connections: Cell::new(0),
             phase: watch::Sender::new(Phase::Serving),
+            listeners: watch::Sender::new(Generation(0)),
             node,
         }
     }

@@ -21,13 +21,33 @@ use ztunnel_core::{
 };
 
 use super::accept::Unproven;
-use crate::{config::Limits, outcome::Outcomes, tunnel::hbone::Settings};
+use crate::{
+    config::Limits,
+    identity::Identities,
+    outcome::{Outcomes, chain},
+    tunnel::hbone::Settings,
+};
 
 /// The certificates of the workloads on this node.
 pub trait Svids {
     /// The current one; waits for the first one, a bounded time.
     fn svid<'a>(&'a self, identity: &'a Identity)
     -> LocalBoxFuture<'a, Result<Arc<Svid>, Failure>>;
+}
+
+impl Svids for Identities {
+    fn svid<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> LocalBoxFuture<'a, Result<Arc<Svid>, Failure>> {
+        Box::pin(async move {
+            let svid = Self::svid(self, identity).await;
+            svid.map_err(|error| Failure::Certificate {
+                identity: identity.clone(),
+                error: chain(&error),
+            })
+        })
+    }
 }
 
 /// See the module.

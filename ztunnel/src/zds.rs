@@ -1,0 +1,189 @@
+//! Listens to the node agent: which pods there are, their sockets, and what became of them.
+//!
+//! The agent listens on a `SOCK_SEQPACKET` socket; we dial it, say hello, and answer each request but `Sockets`.
+//! A stock istio-cni speaks the same and sends only a pod's namespace; ours sends listeners and more sockets.
+
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
+use weft_xds::zds::{
+    Ack, NeedSockets, Version, WorkloadRequest, WorkloadResponse, ZdsHello,
+    workload_request::Payload, workload_response,
+};
+
+use crate::{
+    outcome::chain,
+    pods::{Enrolment, EnrolmentError, Pods},
+    socket::Need,
+    worker::PodUid,
+};
+
+mod packets;
+
+use packets::Packets;
+
+const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
+const BACK_OFF_LAST: Duration = Duration::from_secs(15);
+
+/// What is known about the node's pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Knowledge {
+    /// The agent has not told of all pods yet since this process began.
+    Incomplete,
+    /// Every pod that the agent knows is served.
+    Complete,
+}
+
+/// Why a connection to the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ZdsError {
+    #[error("cannot reach the node agent at {}", .path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the node agent's connection failed")]
+    Packet(#[source] io::Error),
+    #[error("the node agent closed the connection")]
+    Closed,
+    #[error("a packet of the node agent is not a WorkloadRequest")]
+    Decode(#[source] prost::DecodeError),
+    #[error("a request of the node agent is empty or of a kind that is not known")]
+    UnknownRequest,
+}
+
+/// The client of the node agent.
+#[derive(Debug)]
+pub struct Zds {
+    path: PathBuf,
+    pods: Pods,
+    needs: mpsc::UnboundedReceiver<Need>,
+    knowledge: watch::Sender<Knowledge>,
+}
+
+impl Zds {
+    /// `needs` are the sockets that pods have run out of.
+    pub fn new(path: &Path, pods: Pods, needs: mpsc::UnboundedReceiver<Need>) -> Self {
+        let knowledge = watch::Sender::new(Knowledge::Incomplete);
+        Self { path: path.to_owned(), pods, needs, knowledge }
+    }
+
+    pub fn knowledge(&self) -> watch::Receiver<Knowledge> {
+        self.knowledge.subscribe()
+    }
+
+    /// Keeps a connection to the agent until dropped. Pods are served on while there is none.
+    pub async fn run(mut self) {
+        let mut back_off = BACK_OFF_FIRST;
+        loop {
+            let mut greeted = false;
+            let error = match self.session(&mut greeted).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            // An agent that answered and went is back in a moment; one that never did may take long.
+            if greeted {
+                back_off = BACK_OFF_FIRST;
+                tracing::warn!(error = chain(&error), "lost the node agent");
+            } else {
+                tracing::debug!(error = chain(&error), "no node agent");
+            }
+            sleep(back_off).await;
+            back_off = (back_off * 2).min(BACK_OFF_LAST);
+        }
+    }
+
+    async fn session(&mut self, greeted: &mut bool) -> Result<std::convert::Infallible, ZdsError> {
+        let connecting = Packets::connect(&self.path);
+        let packets =
+            connecting.map_err(|source| ZdsError::Connect { path: self.path.clone(), source })?;
+        let hello = ZdsHello { version: Version::V1.into(), takes_fds: true };
+        packets.send(&hello.encode_to_vec()).await.map_err(ZdsError::Packet)?;
+        self.pods.ask_again();
+        let mut snapshot = Some(HashSet::new());
+        loop {
+            let (packet, descriptors) = tokio::select! {
+                // Biased: what the agent says decides which needs still make sense.
+                biased;
+                received = packets.receive() => {
+                    received.map_err(ZdsError::Packet)?.ok_or(ZdsError::Closed)?
+                }
+                Some(need) = self.needs.recv() => {
+                    packets.send(&encode_need(&need)).await.map_err(ZdsError::Packet)?;
+                    continue;
+                }
+            };
+            *greeted = true;
+            let request = WorkloadRequest::decode(&*packet).map_err(ZdsError::Decode)?;
+            let payload = request.payload.ok_or(ZdsError::UnknownRequest)?;
+            if let Some(ack) = self.answer(payload, descriptors, &mut snapshot).await {
+                packets.send(&ack.encode_to_vec()).await.map_err(ZdsError::Packet)?;
+            }
+        }
+    }
+
+    /// Does what is asked. `snapshot` has the pods told of so far, until all were.
+    async fn answer(
+        &mut self,
+        request: Payload,
+        descriptors: Vec<OwnedFd>,
+        snapshot: &mut Option<HashSet<PodUid>>,
+    ) -> Option<WorkloadResponse> {
+        let mut told = |uid: &str| {
+            if let Some(told) = snapshot {
+                told.insert(PodUid(uid.into()));
+            }
+        };
+        let done = match request {
+            Payload::Add(add) => {
+                told(&add.uid);
+                match Enrolment::read(add, descriptors) {
+                    Ok(enrolment) => self.pods.add(enrolment).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Payload::Keep(keep) => {
+                told(&keep.uid);
+                self.pods.keep(&PodUid(keep.uid.into()))
+            }
+            Payload::Del(del) => {
+                self.pods.remove(&PodUid(del.uid.into()));
+                Ok(())
+            }
+            Payload::SnapshotSent(_) => {
+                if let Some(told) = snapshot.take() {
+                    self.pods.retain(&told);
+                }
+                self.knowledge.send_replace(Knowledge::Complete);
+                Ok(())
+            }
+            Payload::Sockets(sockets) => {
+                let kind = sockets.kind();
+                self.pods.put_sockets(&PodUid(sockets.uid.into()), kind, descriptors);
+                return None;
+            }
+        };
+        if let Err(error) = &done {
+            tracing::error!(error = chain(error), "a pod cannot be served");
+        }
+        Some(acknowledge(done))
+    }
+}
+
+fn acknowledge(done: Result<(), EnrolmentError>) -> WorkloadResponse {
+    let error = done.err().map(|error| chain(&error)).unwrap_or_default();
+    WorkloadResponse { payload: Some(workload_response::Payload::Ack(Ack { error })) }
+}
+
+fn encode_need(need: &Need) -> Vec<u8> {
+    let Need { pod, kind, count } = need;
+    let need = NeedSockets { uid: pod.to_string(), kind: (*kind).into(), count: *count };
+    WorkloadResponse { payload: Some(workload_response::Payload::Need(need)) }.encode_to_vec()
+}

@@ -1,0 +1,265 @@
+//! The node agent's side of ZDS, played over a real `SOCK_SEQPACKET`.
+
+use std::{
+    io::{IoSlice, IoSliceMut, Read},
+    mem::MaybeUninit,
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use prost::Message;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketType, accept, bind, listen, recvmsg, sendmsg, socket, sockopt,
+};
+use tokio::sync::{mpsc, oneshot};
+use weft_model::{Change, Network, TrustDomain, View};
+use weft_xds::zds::{
+    AddWorkload, DelWorkload, KeepWorkload, NeedSockets, SnapshotSent, SocketKind, Sockets,
+    WorkloadInfo, WorkloadRequest, WorkloadResponse, ZdsHello, workload_request::Payload,
+    workload_response,
+};
+use ztunnel::{
+    config::Config,
+    dns,
+    identity::{CertificateService, Identities, Options},
+    pods::{Means, Pods},
+    state::{Status, Views},
+    telemetry::Telemetry,
+    threads::{Equipment, Threads},
+    tunnel::hbone::Settings,
+    zds::{Knowledge, Zds},
+};
+
+use crate::fixture::{CLIENT, run, workload};
+
+/// A node agent that does one thing at a time.
+struct Agent {
+    listener: OwnedFd,
+    proxy: Option<OwnedFd>,
+}
+
+impl Agent {
+    fn listen(path: &Path) -> Self {
+        let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        listen(&listener, 8).unwrap();
+        Self { listener, proxy: None }
+    }
+
+    /// Waits for a proxy's hello.
+    fn greet(&mut self) -> ZdsHello {
+        let proxy = accept(&self.listener).unwrap();
+        let deadline = Some(Duration::from_secs(10));
+        sockopt::set_socket_timeout(&proxy, sockopt::Timeout::Recv, deadline).unwrap();
+        self.proxy = Some(proxy);
+        ZdsHello::decode(&*self.receive()).unwrap()
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut bytes = [0; 1024];
+        let mut none = rustix::net::RecvAncillaryBuffer::default();
+        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let proxy = self.proxy.as_ref().unwrap();
+        let received = recvmsg(proxy, into, &mut none, RecvFlags::empty()).unwrap();
+        bytes.get(..received.bytes).unwrap().to_vec()
+    }
+
+    fn send(&self, payload: Payload, descriptors: &[&OwnedFd]) {
+        let bytes = WorkloadRequest { payload: Some(payload) }.encode_to_vec();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+        if !borrowed.is_empty() {
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
+        }
+        let proxy = self.proxy.as_ref().unwrap();
+        sendmsg(proxy, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::empty()).unwrap();
+    }
+
+    /// Sends a request, and answers the error of its ack: empty where all is well.
+    fn ask(&self, payload: Payload, descriptors: &[&OwnedFd]) -> String {
+        self.send(payload, descriptors);
+        loop {
+            match self.response() {
+                workload_response::Payload::Ack(ack) => return ack.error,
+                // Asked for by a pod of before; this agent makes none.
+                workload_response::Payload::Need(_) => {}
+            }
+        }
+    }
+
+    fn response(&self) -> workload_response::Payload {
+        WorkloadResponse::decode(&*self.receive()).unwrap().payload.unwrap()
+    }
+
+    fn need(&self) -> NeedSockets {
+        let response = self.response();
+        let workload_response::Payload::Need(need) = response else { unreachable!("{response:?}") };
+        need
+    }
+}
+
+fn add(uid: &str, listeners: &[SocketKind]) -> Payload {
+    let text = str::to_owned;
+    Payload::Add(AddWorkload {
+        uid: uid.to_owned(),
+        workload_info: Some(WorkloadInfo {
+            name: text("client"),
+            namespace: text("shop"),
+            service_account: text("client"),
+        }),
+        listeners: listeners.iter().map(|kind| (*kind).into()).collect(),
+        netns_cookie: 7,
+        sockets_offered: true,
+    })
+}
+
+fn keep(uid: &str) -> Payload {
+    Payload::Keep(KeepWorkload { uid: uid.to_owned() })
+}
+
+fn own_namespace() -> OwnedFd {
+    std::fs::File::open("/proc/self/ns/net").unwrap().into()
+}
+
+fn zds(path: &Path) -> Zds {
+    let config = Config::default();
+    let known = Change::Workload(Arc::new(workload("client", CLIENT)));
+    let (views, _) = Views::new(View::from_iter([known]), Status::fixed());
+    let telemetry = Telemetry::new(&config.metrics, 2, None);
+    let service = CertificateService::new(None);
+    let (identities, _) = Identities::new(Options::new(None, Duration::from_secs(1)), service);
+    let equipment = Equipment {
+        views: views.clone(),
+        identities: identities.clone(),
+        telemetry: telemetry.clone(),
+        settings: Settings::default(),
+        limits: config.limits.clone(),
+        tcp: config.tcp.clone(),
+    };
+    let (needs, asked) = mpsc::unbounded_channel();
+    let current = views.clone();
+    let pods = Pods::new(Means {
+        threads: Arc::new(Threads::start(2, &equipment).unwrap()),
+        needs,
+        identities,
+        views,
+        names: dns::Service {
+            config: config.dns.clone(),
+            fallback: Vec::new(),
+            view: Arc::new(move || current.current()),
+            recorder: telemetry.control(),
+        },
+        network: Network::default(),
+        trust_domain: TrustDomain::default(),
+        tcp: config.tcp,
+    });
+    Zds::new(path, pods, asked)
+}
+
+/// Runs a client of ZDS against `agent`, which has a thread of its own.
+fn against(agent: impl FnOnce(&mut Agent) + Send + 'static) {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("zds.sock");
+    let mut listening = Agent::listen(&path);
+    let (done, is_done) = oneshot::channel();
+    let playing = thread::spawn(move || {
+        agent(&mut listening);
+        done.send(()).unwrap();
+    });
+    run(async move {
+        tokio::select! {
+            biased;
+            _ = is_done => {}
+            () = zds(&path).run() => {}
+        }
+    });
+    playing.join().unwrap();
+}
+
+#[test]
+fn a_pod_is_served_on_the_listeners_that_the_agent_passes() {
+    against(|agent| {
+        let hello = agent.greet();
+        assert!(hello.takes_fds);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let passed = [own_namespace(), listener.into()];
+        let descriptors: Vec<_> = passed.iter().collect();
+        assert_eq!(agent.ask(add("uid-1", &[SocketKind::OutboundV4]), &descriptors), "");
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+
+        let mut caller = TcpStream::connect(address).unwrap();
+        let need = agent.need();
+        assert_eq!((need.uid.as_str(), need.kind()), ("uid-1", SocketKind::ConnectV4));
+        // This agent cannot make any, and says so.
+        let sockets = Sockets { uid: need.uid, kind: need.kind, count: 0 };
+        agent.send(Payload::Sockets(sockets), &[]);
+        let error = caller.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_answered_by_its_error() {
+    against(|agent| {
+        agent.greet();
+        let namespace = own_namespace();
+        let nameless = AddWorkload { uid: "uid-1".to_owned(), ..AddWorkload::default() };
+        let error = agent.ask(Payload::Add(nameless), &[&namespace]);
+        assert_eq!(error, "pod uid-1 came without workload_info");
+        let error = agent.ask(add("uid-1", &[]), &[]);
+        assert_eq!(error, "pod uid-1 came without its network namespace");
+        let error = agent.ask(add("uid-1", &[SocketKind::HboneV4]), &[&namespace]);
+        assert_eq!(error, "pod uid-1 came with 1 kinds of listeners and 0 descriptors");
+        assert_eq!(agent.ask(keep("uid-2"), &[]), "pod uid-2 is not known");
+    });
+}
+
+#[test]
+fn an_agent_that_comes_back_is_told_by_its_snapshot_which_pods_are_gone() {
+    against(|agent| {
+        agent.greet();
+        let namespace = own_namespace();
+        assert_eq!(agent.ask(add("stays", &[]), &[&namespace]), "");
+        assert_eq!(agent.ask(add("goes", &[]), &[&namespace]), "");
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+
+        agent.proxy = None;
+        agent.greet();
+        assert_eq!(agent.ask(keep("stays"), &[]), "");
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+        assert_eq!(agent.ask(keep("stays"), &[]), "");
+        assert_eq!(agent.ask(keep("goes"), &[]), "pod goes is not known");
+        let left = DelWorkload { uid: "stays".to_owned() };
+        assert_eq!(agent.ask(Payload::Del(left), &[]), "");
+        assert_eq!(agent.ask(keep("stays"), &[]), "pod stays is not known");
+    });
+}
+
+#[test]
+fn the_node_is_known_once_the_agent_has_told_of_all_its_pods() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("zds.sock");
+    let mut agent = Agent::listen(&path);
+    let playing = thread::spawn(move || {
+        agent.greet();
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+    });
+    run(async move {
+        let client = zds(&path);
+        let mut knowledge = client.knowledge();
+        assert_eq!(*knowledge.borrow_and_update(), Knowledge::Incomplete);
+        tokio::select! {
+            biased;
+            complete = knowledge.wait_for(|k| *k == Knowledge::Complete) => drop(complete.unwrap()),
+            () = client.run() => {}
+        }
+    });
+    playing.join().unwrap();
+}
