@@ -1,0 +1,136 @@
+//! The whole proxy: wired from its configuration, watched over, and stopped in order.
+//!
+//! ```text
+//!   control runtime (this thread)                                       workers (one thread each)
+//!     feed      control plane, file, disk -> Views ------------------------> decide by it
+//!     renewer   certificate service, disk -> Identities -------------------> tunnels
+//!     zds       node agent -> pods --------------- orders, listeners ------> accept
+//!     signals   SIGTERM, SIGINT -> drain --------- orders -----------------> finish, GOAWAY
+//! ```
+//!
+//! If one of the control tasks ends, the process ends: half a proxy would look healthy and go stale.
+
+use std::{io, num::NonZeroUsize, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::{
+    config::Config,
+    dns,
+    identity::{CaSettings, CertificateService, Identities, Options, Store},
+    pods::{Means, Pods},
+    state::{self, Views},
+    telemetry::{Logging, Telemetry},
+    threads::{Equipment, Threads},
+    tunnel::hbone::Settings,
+    zds::Zds,
+};
+
+/// Runs the proxy until a signal stops it. `env` is the process's environment.
+///
+/// Errors: something that it cannot do without failed, at the start or later.
+pub async fn run(
+    config: Config,
+    env: Vec<(String, String)>,
+    logging: Option<Arc<Logging>>,
+) -> Result<()> {
+    raise_descriptor_limit().context("the limit on open files cannot be raised")?;
+    let count = workers(&config);
+    let telemetry = Telemetry::new(&config.metrics, count, logging);
+    let mut tasks = JoinSet::new();
+
+    let settings = state::Settings::of(&config, env).context("the node's metadata is not valid")?;
+    let (views, feed) = state::open(settings, telemetry.control());
+    tasks.spawn(async move {
+        feed.run().await;
+    });
+
+    let store = Store::open(&config.node.state_dir.join("identities"))
+        .context("certificates cannot be kept")?;
+    let options = Options::new(Some(store), config.timeouts.certificate_wait);
+    let service = CertificateService::new(CaSettings::of(&config));
+    let (identities, renewer) = Identities::new(options, service);
+    tasks.spawn(renewer.run());
+
+    let equipment = Equipment {
+        views: views.clone(),
+        identities: identities.clone(),
+        telemetry: telemetry.clone(),
+        settings: Settings { h2: config.h2.clone(), timeouts: config.timeouts.clone() },
+        limits: config.limits.clone(),
+        tcp: config.tcp.clone(),
+    };
+    let threads = Arc::new(Threads::start(count, &equipment).context("workers cannot be started")?);
+    let (needs, asked) = mpsc::unbounded_channel();
+    let pods = Pods::new(Means {
+        threads: threads.clone(),
+        needs,
+        identities,
+        names: names(&config, &views, &telemetry),
+        views,
+        network: config.node.network.clone(),
+        trust_domain: config.node.trust_domain.clone(),
+        tcp: config.tcp.clone(),
+    });
+    let zds = Zds::new(&config.zds.socket, pods, asked);
+    tasks.spawn_local(zds.run());
+
+    tracing::info!(node = config.node.name, workers = count, "proxy started");
+    let stopped = until_stopped(&mut tasks, &threads).await;
+    // The agent would otherwise announce pods to a proxy that leaves.
+    tasks.abort_all();
+    tracing::info!(within_ms = config.timeouts.drain.as_millis(), "draining");
+    threads.drain(Instant::now() + config.timeouts.drain).await;
+    tracing::info!("proxy stopped");
+    stopped
+}
+
+/// Completes with a signal, or with the first part that ended by itself.
+async fn until_stopped(tasks: &mut JoinSet<()>, threads: &Threads) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
+    tokio::select! {
+        // Biased: being told to stop is no failure, whatever else ends with it.
+        biased;
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Err(error)) => Err(error).context("a part of the proxy failed"),
+            Some(Ok(())) | None => bail!("a part of the proxy ended"),
+        },
+        () = threads.crippled() => bail!("a worker thread ended"),
+    }
+}
+
+fn names(config: &Config, views: &Views, telemetry: &Telemetry) -> dns::Service {
+    // Read once: a node's own resolver changes with a reboot, and it is only asked when a pod's cannot be told.
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let views = views.clone();
+    dns::Service {
+        config: config.dns.clone(),
+        fallback: dns::resolvers(&resolv_conf),
+        view: Arc::new(move || views.current()),
+        recorder: telemetry.control(),
+    }
+}
+
+fn workers(config: &Config) -> usize {
+    match config.node.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        count => count.into(),
+    }
+}
+
+/// Two descriptors a connection and a few thousand in stock: the soft limit of old is for programs that `select`.
+fn raise_descriptor_limit() -> io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
