@@ -1,0 +1,214 @@
+//! The node agent: pods come and go by a folder, proxies by a socket.
+//!
+//! ```text
+//!   folder      which pods are enrolled: one file each      keeper      owns node and pods, repairs them
+//!   roster      what proxies are to be told                 connection  one proxy, over ZDS
+//! ```
+//!
+//! One thread. What blocks it is short: a pod's enrolment takes some 20 ms, a batch of sockets one.
+
+mod connection;
+mod folder;
+mod keeper;
+mod packet;
+mod roster;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Gid, Mode, Uid, chmod, chown, flock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::node::{Node, NodeConfig, NodeError};
+use crate::pod::{Draining, PodError, PodUid};
+use crate::probe::{Features, Lack, Machine, Severity};
+use folder::Folder;
+use keeper::Keeper;
+use packet::PacketListener;
+use roster::Roster;
+
+/// News for the keeper that waits to be read: more than there are pods, so nobody waits.
+const NEWS_MAX: usize = 16 * 1024;
+
+/// Why the agent cannot run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The machine lacks something.
+    #[error("this machine cannot redirect: {}", .0.iter().map(Lack::to_string).collect::<Vec<_>>().join("; "))]
+    Lacks(Vec<Lack>),
+    /// The node's programs are not in place.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A pod cannot be released.
+    #[error("pod {uid} cannot be released")]
+    Pod {
+        /// Which.
+        uid: String,
+        /// Why.
+        source: PodError,
+    },
+    /// A file or socket of ours cannot be used.
+    #[error("{what} {path} cannot be used")]
+    Path {
+        /// What it is for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent has the folder.
+    #[error("another weft-redirect watches {0}")]
+    Taken(PathBuf),
+    /// The process itself.
+    #[error("{what} cannot be had")]
+    Process {
+        /// What of it.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Who the proxy is, for the socket's permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyUser {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// What the agent is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node's name, for logs.
+    pub node: String,
+    /// Where programs go.
+    pub programs: NodeConfig,
+    /// The socket that proxies dial.
+    pub zds: PathBuf,
+    /// The folder of enrolled pods.
+    pub pods: PathBuf,
+    /// Who may dial, besides root.
+    pub proxy: ProxyUser,
+}
+
+/// Runs until SIGTERM or SIGINT. Pods stay captured afterwards, by what is pinned.
+pub async fn run(settings: Settings) -> Result<(), AgentError> {
+    let machine = Machine {
+        cgroup: settings.programs.cgroup.clone(),
+        bpffs: settings.programs.bpffs.clone(),
+        btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+    };
+    let (fatal, degraded): (Vec<_>, Vec<_>) =
+        machine.lacks().into_iter().partition(|lack| lack.severity() == Severity::Fatal);
+    for lack in degraded {
+        warn!(%lack, "the machine lacks something that we can do without");
+    }
+    if !fatal.is_empty() {
+        return Err(AgentError::Lacks(fatal));
+    }
+    let _lock = lock(&settings.pods)?;
+    let node = Node::load(&settings.programs, Features::probe())?;
+    let folder = Folder::open(&settings.pods).map_err(|source| AgentError::Path {
+        what: "pods folder",
+        path: settings.pods.clone(),
+        source,
+    })?;
+    let listener = listen(&settings.zds, settings.proxy)?;
+    info!(node = settings.node, zds = %settings.zds.display(), "node programs are in place");
+    let (news, heard) = mpsc::channel(NEWS_MAX);
+    let roster = Roster::new(news.clone());
+    let mut keeper = Keeper::new(node, folder, roster.clone(), news);
+    let mut stop = Stop::new()?;
+    // Biased: to stop must win over a stream of news; the proxies' side never ends by itself.
+    tokio::select! {
+        biased;
+        () = stop.asked() => {}
+        () = keeper.keep(heard) => {}
+        () = connection::accept(listener, settings.proxy, roster) => {}
+    }
+    info!(node = settings.node, "stopped; enrolled pods stay captured");
+    Ok(())
+}
+
+/// Releases all pods at once, and takes all programs and pins away.
+pub fn cleanup(bpffs: &Path) -> Result<(), AgentError> {
+    let Some(mut node) = Node::pinned(bpffs)? else {
+        info!(bpffs = %bpffs.display(), "nothing is pinned");
+        return Ok(());
+    };
+    for name in node.pinned_pods()? {
+        let failed = |source| AgentError::Pod { uid: name.clone(), source };
+        let Ok(uid) = PodUid::parse(&name) else { continue };
+        if let Some(draining) = Draining::resume(&mut node, &uid).map_err(failed)? {
+            draining.finish_now(&mut node).map_err(failed)?;
+        }
+        info!(pod = name, "released");
+    }
+    Ok(node.remove()?)
+}
+
+/// One agent a folder: two would replace each other's listeners for ever.
+fn lock(pods: &Path) -> Result<File, AgentError> {
+    let failed = |source| AgentError::Path { what: "pods folder", path: pods.to_owned(), source };
+    std::fs::create_dir_all(pods).map_err(failed)?;
+    let folder = File::open(pods).map_err(failed)?;
+    match flock(folder.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Taken(pods.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The socket belongs to the proxy's user, and to nobody else.
+fn listen(path: &Path, proxy: ProxyUser) -> Result<PacketListener, AgentError> {
+    let bound = || -> io::Result<PacketListener> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = PacketListener::bind(path)?;
+        chown(path, Some(Uid::from_raw(proxy.uid)), Some(Gid::from_raw(proxy.gid)))?;
+        chmod(path, Mode::RUSR | Mode::WUSR)?;
+        listener.listen()?;
+        Ok(listener)
+    };
+    bound().map_err(|source| AgentError::Path { what: "ZDS socket", path: path.to_owned(), source })
+}
+
+/// SIGTERM or SIGINT.
+#[derive(Debug)]
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, AgentError> {
+        let failed = |source| AgentError::Process { what: "a signal handler", source };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The owner of the node and its pods: enrolls, repairs, releases, and says what became of each.
+
+use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+use weft_xds::zds::WorkloadInfo;
+
+use super::folder::{Folder, PodFile, Status};
+use super::roster::{News, Offer, Roster};
+use crate::netlink::DnsCapture;
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::pod::{Drained, Draining, Enrolment, Pod, PodError, PodUid};
+use crate::sockets;
+use crate::sys;
+
+/// How often guards are read, lost namespaces noticed, draining pods asked.
+const TICK: Duration = Duration::from_millis(200);
+/// A pod whose enrolment failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the keeper holds of one pod.
+#[derive(Debug)]
+enum Held {
+    /// Captured.
+    Enrolled { file: PodFile, pod: Box<Pod>, watch: AbortHandle },
+    /// To be captured, but that failed.
+    Failed { file: PodFile, again: Instant },
+    /// Released; its captured connections run on.
+    Draining(Option<Box<Draining>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    node: Node,
+    folder: Folder,
+    roster: Roster,
+    news: mpsc::Sender<News>,
+    pods: BTreeMap<PodUid, Held>,
+    watches: JoinSet<()>,
+    /// Pods whose network changed since the last repair.
+    touched: HashSet<PodUid>,
+    bad_files: HashSet<String>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        node: Node,
+        folder: Folder,
+        roster: Roster,
+        news: mpsc::Sender<News>,
+    ) -> Self {
+        Self {
+            node,
+            folder,
+            roster,
+            news,
+            pods: BTreeMap::new(),
+            watches: JoinSet::new(),
+            touched: HashSet::new(),
+            bad_files: HashSet::new(),
+        }
+    }
+
+    /// Keeps pods as their folder says, for ever.
+    pub(super) async fn keep(&mut self, mut news: mpsc::Receiver<News>) {
+        self.resume();
+        self.follow_folder();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Biased: a change of network may be a hole in the capture; the tick finds the rest.
+            tokio::select! {
+                biased;
+                Some(news) = news.recv() => self.hear(news),
+                changed = self.folder.changed() => match changed {
+                    Ok(()) => self.follow_folder(),
+                    Err(error) => error!(%error, "the pods folder cannot be watched"),
+                },
+                _ = tick.tick() => self.look_around(),
+            }
+        }
+    }
+
+    /// Takes up pods that an earlier agent left and whose file went meanwhile.
+    fn resume(&mut self) {
+        let names = self.node.pinned_pods().unwrap_or_else(|error| {
+            error!(error = chain(&error), "pinned pods cannot be listed");
+            Vec::new()
+        });
+        let wanted = self.folder.read().map(|(pods, _)| pods).unwrap_or_default();
+        for name in names {
+            let Ok(uid) = PodUid::parse(&name) else { continue };
+            if wanted.contains_key(&uid) {
+                continue;
+            }
+            match Draining::resume(&mut self.node, &uid) {
+                Ok(Some(draining)) => self.drain(uid, draining),
+                Ok(None) => info!(pod = %uid, "pod was gone, its pins are removed"),
+                Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
+            }
+        }
+    }
+
+    fn follow_folder(&mut self) {
+        let (wanted, bad) = match self.folder.read() {
+            Ok(read) => read,
+            Err(error) => {
+                error!(%error, "the pods folder cannot be read");
+                return;
+            }
+        };
+        let bad: HashSet<String> = bad.iter().map(|error| chain(error)).collect();
+        for error in bad.difference(&self.bad_files) {
+            error!(error, "a file in the pods folder is ignored");
+        }
+        self.bad_files = bad;
+        let unwanted: Vec<PodUid> = self
+            .pods
+            .iter()
+            .filter(|(uid, held)| match held {
+                Held::Enrolled { file, .. } | Held::Failed { file, .. } => {
+                    wanted.get(uid) != Some(file)
+                }
+                Held::Draining(_) => false,
+            })
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in unwanted {
+            self.release(&uid);
+        }
+        for (uid, file) in wanted {
+            match self.pods.get(&uid) {
+                Some(Held::Enrolled { .. } | Held::Failed { .. }) => {}
+                // Wanted again: its rules are still there, and are taken over.
+                Some(Held::Draining(_)) | None => self.enroll(uid, file),
+            }
+        }
+    }
+
+    fn enroll(&mut self, uid: PodUid, file: PodFile) {
+        let started = Instant::now();
+        match self.try_enroll(&uid, &file) {
+            Ok((pod, offer)) => {
+                let watch = self.watch(&pod);
+                info!(
+                    pod = %uid, netns = %file.netns.display(), cookie = pod.netns().cookie(),
+                    duration_us = started.elapsed().as_micros(), "enrolled"
+                );
+                self.pods.insert(uid.clone(), Held::Enrolled { file, pod: Box::new(pod), watch });
+                self.say(&uid, &Status::Captured { error: None });
+                self.roster.add(offer);
+            }
+            Err(error) => {
+                let error = chain(&error);
+                let known = matches!(self.pods.get(&uid), Some(Held::Failed { .. }));
+                if !known {
+                    error!(pod = %uid, error, "enrolment failed, trying again");
+                }
+                let again = Instant::now() + RETRY;
+                self.pods.insert(uid.clone(), Held::Failed { file, again });
+                self.say(&uid, &Status::Failed { error: Some(error) });
+            }
+        }
+    }
+
+    fn try_enroll(&mut self, uid: &PodUid, file: &PodFile) -> Result<(Pod, Offer), PodError> {
+        let dns = if file.dns_capture { DnsCapture::On } else { DnsCapture::Off };
+        let netns = Netns::open(&file.netns)?;
+        let offered = Netns::open(&file.netns)?;
+        let failed = |what| {
+            let netns = file.netns.clone();
+            move |source| PodError::Inside { what, netns, source }
+        };
+        let listeners = netns.run(|| sockets::listen(dns))?.map_err(failed("opening listeners"))?;
+        let netns_fd =
+            netns.as_fd().try_clone_to_owned().map_err(failed("keeping the namespace open"))?;
+        let enrolment = Enrolment { uid: uid.clone(), netns, dns };
+        let pod = Pod::enroll(&mut self.node, enrolment, &listeners)?;
+        if offered.cookie() != pod.netns().cookie() {
+            return Err(PodError::Netns(crate::netns::NetnsError::Replaced {
+                path: file.netns.clone(),
+            }));
+        }
+        let info = WorkloadInfo {
+            name: file.name.clone(),
+            namespace: file.namespace.clone(),
+            service_account: file.service_account.clone(),
+        };
+        Ok((pod, Offer { uid: uid.clone(), info, netns: offered, listeners, netns_fd }))
+    }
+
+    /// A task that says when the pod's network changed. It ends with the pod.
+    fn watch(&mut self, pod: &Pod) -> AbortHandle {
+        let (uid, news) = (pod.uid().clone(), self.news.clone());
+        let monitor = pod.as_fd().try_clone_to_owned();
+        self.watches.spawn(async move {
+            let watched = async {
+                let monitor: AsyncFd<OwnedFd> = sys::watched(monitor?)?;
+                loop {
+                    monitor.readable().await?.clear_ready();
+                    if news.send(News::Touched(uid.clone())).await.is_err() {
+                        return Ok::<(), std::io::Error>(());
+                    }
+                }
+            };
+            if let Err(error) = watched.await {
+                warn!(pod = %uid, %error, "changes of the pod's network are not noticed at once");
+            }
+        })
+    }
+
+    fn release(&mut self, uid: &PodUid) {
+        let Some(held) = self.pods.remove(uid) else { return };
+        match held {
+            Held::Enrolled { pod, watch, .. } => {
+                watch.abort();
+                self.roster.remove(uid);
+                match pod.unenroll(&mut self.node) {
+                    Ok(draining) => self.drain(uid.clone(), draining),
+                    Err(error) => {
+                        // Its pins are found again by the next agent, or by `cleanup`.
+                        error!(pod = %uid, error = chain(&error), "un-enrolment failed");
+                        self.say(uid, &Status::Draining { error: Some(chain(&error)) });
+                    }
+                }
+            }
+            Held::Failed { .. } => self.forget(uid),
+            Held::Draining(draining) => {
+                self.pods.insert(uid.clone(), Held::Draining(draining));
+            }
+        }
+    }
+
+    fn drain(&mut self, uid: PodUid, draining: Draining) {
+        match draining.finish(&mut self.node) {
+            Ok(Drained::Completely) => {
+                info!(pod = %uid, "un-enrolled");
+                self.pods.remove(&uid);
+                self.forget(&uid);
+            }
+            Ok(Drained::Not { pod, connections }) => {
+                if !matches!(self.pods.get(&uid), Some(Held::Draining(_))) {
+                    info!(pod = %uid, connections, "un-enrolled; captured connections run on");
+                    self.say(&uid, &Status::Draining { error: None });
+                }
+                self.pods.insert(uid, Held::Draining(Some(Box::new(pod))));
+            }
+            Err(error) => {
+                error!(pod = %uid, error = chain(&error), "a released pod cannot be cleaned");
+                self.pods.remove(&uid);
+                self.say(&uid, &Status::Draining { error: Some(chain(&error)) });
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Touched(uid) => {
+                self.touched.insert(uid.clone());
+                self.repair(&uid);
+            }
+            News::Confirmed(uid) => {
+                if matches!(self.pods.get(&uid), Some(Held::Enrolled { .. })) {
+                    self.say(&uid, &Status::Ready { error: None });
+                }
+            }
+            News::Declined(uid, error) => {
+                warn!(pod = %uid, error, "the proxy cannot serve the pod yet");
+                self.say(&uid, &Status::Captured { error: Some(error) });
+            }
+            News::Joined(pid) => self.exempt(pid),
+            News::AllGone => {
+                warn!("no proxy is connected; captured connections wait");
+                let enrolled = |(uid, held): (&PodUid, &Held)| {
+                    matches!(held, Held::Enrolled { .. }).then(|| uid.clone())
+                };
+                for uid in self.pods.iter().filter_map(enrolled).collect::<Vec<_>>() {
+                    self.say(&uid, &Status::Captured { error: None });
+                }
+            }
+        }
+    }
+
+    fn look_around(&mut self) {
+        let (mut touched, mut gone, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for (uid, held) in &mut self.pods {
+            match held {
+                Held::Enrolled { pod, .. } if pod.netns().verify().is_err() => {
+                    gone.push(uid.clone());
+                }
+                Held::Enrolled { pod, .. } => match pod.newly_guarded() {
+                    Ok(0) => {}
+                    Ok(packets) => {
+                        error!(pod = %uid, packets, "captured packets met the guard");
+                        touched.push(uid.clone());
+                    }
+                    Err(error) => {
+                        error!(pod = %uid, error = chain(&error), "the guard cannot be read");
+                    }
+                },
+                Held::Failed { again: when, .. } if *when <= Instant::now() => {
+                    again.push(uid.clone());
+                }
+                Held::Failed { .. } | Held::Draining(_) => {}
+            }
+        }
+        touched.extend(self.touched.iter().cloned());
+        for uid in touched {
+            self.repair(&uid);
+        }
+        for uid in gone {
+            self.lose(&uid);
+        }
+        for uid in again {
+            if let Some(Held::Failed { file, .. }) = self.pods.get(&uid) {
+                let file = file.clone();
+                self.enroll(uid, file);
+            }
+        }
+        self.drain_further();
+    }
+
+    fn drain_further(&mut self) {
+        let draining: Vec<(PodUid, Box<Draining>)> = self
+            .pods
+            .iter_mut()
+            .filter_map(|(uid, held)| match held {
+                Held::Draining(pod) => Some((uid.clone(), pod.take()?)),
+                Held::Enrolled { .. } | Held::Failed { .. } => None,
+            })
+            .collect();
+        for (uid, pod) in draining {
+            self.drain(uid, *pod);
+        }
+    }
+
+    fn repair(&mut self, uid: &PodUid) {
+        self.touched.remove(uid);
+        let Some(Held::Enrolled { pod, .. }) = self.pods.get_mut(uid) else { return };
+        match pod.repair(&mut self.node) {
+            Ok(repaired) if repaired.rules + repaired.routes > 0 => {
+                error!(
+                    pod = %uid, rules = repaired.rules, routes = repaired.routes,
+                    "somebody removed rules of the pod's capture; they are back"
+                );
+            }
+            Ok(_) => {}
+            // Addresses come and go; the tick looks again.
+            Err(error) => {
+                warn!(pod = %uid, error = chain(&error), "the pod's capture cannot be repaired");
+                self.touched.insert(uid.clone());
+            }
+        }
+    }
+
+    /// The namespace went, or its name leads to another one. Where the file stays, that one is enrolled.
+    fn lose(&mut self, uid: &PodUid) {
+        let Some(Held::Enrolled { file, watch, .. }) = self.pods.remove(uid) else { return };
+        watch.abort();
+        warn!(pod = %uid, netns = %file.netns.display(), "the pod's namespace is gone");
+        self.roster.remove(uid);
+        let again = Instant::now() + RETRY;
+        self.pods.insert(uid.clone(), Held::Failed { file, again });
+        if let Err(error) = Draining::resume(&mut self.node, uid) {
+            error!(pod = %uid, error = chain(&error), "a lost pod's pins cannot be removed");
+        }
+        let error = Some("its network namespace is gone".to_owned());
+        self.say(uid, &Status::Failed { error });
+    }
+
+    fn forget(&self, uid: &PodUid) {
+        if let Err(error) = self.folder.remove_status(uid) {
+            warn!(pod = %uid, %error, "the pod's status cannot be removed");
+        }
+    }
+
+    fn say(&self, uid: &PodUid, status: &Status) {
+        if let Err(error) = self.folder.write_status(uid, status) {
+            warn!(pod = %uid, %error, "the pod's status cannot be written");
+        }
+    }
+
+    fn exempt(&mut self, _pid: i32) {}
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(line, ": {cause}");
+        source = cause.source();
+    }
+    line
+}

@@ -1,0 +1,176 @@
+//! What proxies are to be told: which pods there are, and which proxy is the newest.
+//!
+//! A pod that joins is told to the newest proxy only, since two must not accept for one pod; a pod that
+//! leaves is told to all that know it. A proxy that becomes the newest because that one left is told of
+//! the pods that it does not know.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use weft_xds::zds::WorkloadInfo;
+
+use crate::netns::Netns;
+use crate::pod::PodUid;
+use crate::sockets::Listener;
+
+/// Orders that a proxy has not taken yet. One that lets so many pile up is cut off, and then told anew.
+const ORDERS_MAX: usize = 8192;
+
+/// What a proxy gets of a pod.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) uid: PodUid,
+    pub(super) info: WorkloadInfo,
+    /// The agent's own handle on the namespace.
+    pub(super) netns: Netns,
+    pub(super) listeners: Vec<Listener>,
+    /// Kept open with the rest, so that the proxy can be passed it at any time.
+    pub(super) netns_fd: OwnedFd,
+}
+
+/// What one proxy is to be told next.
+#[derive(Debug, Clone)]
+pub(super) enum Order {
+    Add(Arc<Offer>),
+    Delete(PodUid),
+    SnapshotSent,
+}
+
+/// What the keeper learns of proxies.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// A proxy serves the pod.
+    Confirmed(PodUid),
+    /// A proxy cannot serve the pod.
+    Declined(PodUid, String),
+    /// A proxy said hello, from this process.
+    Joined(i32),
+    /// No proxy is connected.
+    AllGone,
+    /// Something about a pod's network changed.
+    Touched(PodUid),
+}
+
+/// Which proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ProxyId(u64);
+
+#[derive(Debug)]
+struct Proxy {
+    orders: mpsc::Sender<Order>,
+    /// The pods that it was told of, with the namespace's cookie.
+    told: HashMap<PodUid, u64>,
+}
+
+impl Proxy {
+    /// Nothing is lost when it is full: its end is then closed, and the proxy comes back for a snapshot.
+    fn tell(&mut self, order: Order) -> Result<(), mpsc::error::TrySendError<Order>> {
+        match &order {
+            Order::Add(offer) => {
+                self.told.insert(offer.uid.clone(), offer.netns.cookie());
+            }
+            Order::Delete(uid) => {
+                self.told.remove(uid);
+            }
+            Order::SnapshotSent => {}
+        }
+        self.orders.try_send(order)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    offers: BTreeMap<PodUid, Arc<Offer>>,
+    /// In the order in which they came: the last is the newest.
+    proxies: BTreeMap<ProxyId, Proxy>,
+    next: u64,
+}
+
+/// Shared by the keeper and the proxies' connections.
+#[derive(Debug, Clone)]
+pub(super) struct Roster {
+    state: Arc<Mutex<State>>,
+    news: mpsc::Sender<News>,
+}
+
+impl Roster {
+    pub(super) fn new(news: mpsc::Sender<News>) -> Self {
+        Self { state: Arc::default(), news }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A proxy said hello: it is the newest from here on, and told of all pods.
+    pub(super) fn join(&self) -> (ProxyId, mpsc::Receiver<Order>) {
+        let (orders, taken) = mpsc::channel(ORDERS_MAX);
+        let mut state = self.state();
+        let id = ProxyId(state.next);
+        state.next += 1;
+        let mut proxy = Proxy { orders, told: HashMap::new() };
+        let snapshot = state.offers.values().cloned().map(Order::Add);
+        let told = snapshot.chain([Order::SnapshotSent]).try_for_each(|order| proxy.tell(order));
+        // More pods than orders: the proxy is closed at once, by its queue's end.
+        if told.is_ok() {
+            state.proxies.insert(id, proxy);
+        }
+        (id, taken)
+    }
+
+    /// A proxy hung up. The newest of the others hears what it does not know.
+    pub(super) fn leave(&self, id: ProxyId) {
+        let mut state = self.state();
+        state.proxies.remove(&id);
+        let State { offers, proxies, .. } = &mut *state;
+        let Some(mut newest) = proxies.last_entry() else {
+            drop(state);
+            self.tell_keeper(News::AllGone);
+            return;
+        };
+        let proxy = newest.get_mut();
+        let unknown: Vec<_> = offers
+            .values()
+            .filter(|offer| proxy.told.get(&offer.uid) != Some(&offer.netns.cookie()))
+            .cloned()
+            .collect();
+        if unknown.into_iter().try_for_each(|offer| proxy.tell(Order::Add(offer))).is_err() {
+            newest.remove();
+        }
+    }
+
+    /// A pod joined, or has new listeners.
+    pub(super) fn add(&self, offer: Offer) {
+        let offer = Arc::new(offer);
+        let mut state = self.state();
+        state.offers.insert(offer.uid.clone(), Arc::clone(&offer));
+        if let Some(mut newest) = state.proxies.last_entry()
+            && newest.get_mut().tell(Order::Add(offer)).is_err()
+        {
+            newest.remove();
+        }
+    }
+
+    /// A pod left. Its listeners are closed when the last order that has them is done.
+    pub(super) fn remove(&self, uid: &PodUid) {
+        let mut state = self.state();
+        state.offers.remove(uid);
+        state.proxies.retain(|_, proxy| {
+            !proxy.told.contains_key(uid) || proxy.tell(Order::Delete(uid.clone())).is_ok()
+        });
+    }
+
+    /// A pod that is offered.
+    pub(super) fn offer(&self, uid: &PodUid) -> Option<Arc<Offer>> {
+        self.state().offers.get(uid).cloned()
+    }
+
+    /// Told or, when the keeper is far behind, lost: it looks at everything again at each tick.
+    pub(super) fn tell_keeper(&self, news: News) {
+        if let Err(error) = self.news.try_send(news) {
+            tracing::warn!(%error, "news for the keeper was lost");
+        }
+    }
+}
