@@ -112,3 +112,12 @@ fn pod(workload: &Workload) -> Pod {
         service_account: workload.service_account.clone(),
     }
 }
+
+#[test]
+fn a_dump_in_yaml_is_read_back_as_it_was() {
+    for seed in 0..200 {
+        let dump = Dump::of(&Random(seed).view());
+        let text = serde_saphyr::to_string(&dump).unwrap();
+        assert_eq!(weft_cli::read(&text, "the dump").unwrap(), dump, "seed {seed}\n{text}");
+    }
+}

@@ -37,3 +37,18 @@ fn an_authority_that_could_be_read_two_ways_is_refused() {
         assert!(text.parse::<Authority>().is_err(), "{text:?} was taken");
     }
 }
+
+proptest::proptest! {
+    /// What was taken is written in one way, which is taken again as the same.
+    #[test]
+    fn an_authority_has_one_spelling(text in "[a-zA-Z0-9.:\\[\\]%@/_* -]{0,40}") {
+        if let Ok(authority) = text.parse::<Authority>() {
+            proptest::prop_assert_eq!(authority.to_string().parse::<Authority>(), Ok(authority));
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".{0,300}") {
+        let _ = text.parse::<Authority>();
+    }
+}
