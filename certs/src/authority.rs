@@ -20,8 +20,7 @@ use crate::{
     bundle::{Bundle, BundleError},
     certificate::{self, shown},
     key::{KeyPair, uri_san},
-    time::{from_asn1, since_epoch},
-    verify::NOT_BEFORE_SKEW,
+    time::{NOT_BEFORE_SKEW, from_asn1, since_epoch},
 };
 pub use error::{IssueError, LEAF_TTL, LEAF_TTL_MAX};
 use request::public_key;

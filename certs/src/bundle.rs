@@ -7,8 +7,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 use crate::{
     certificate::{self, CertificateError, shown},
     pem::{self, PemError},
-    time::from_asn1,
-    verify::NOT_BEFORE_SKEW,
+    time::{NOT_BEFORE_SKEW, from_asn1},
 };
 
 /// Most roots in a bundle: a rotation needs two, a federation a handful.

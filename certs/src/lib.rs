@@ -44,10 +44,10 @@ pub use key::{KeyError, KeyPair};
 pub use pem::PemError;
 pub use renewal::{Now, Priority, REQUESTS_MAX, Released, Renewal, Step};
 pub use svid::{Svid, SvidError};
+pub use time::NOT_BEFORE_SKEW;
 pub use tls::{
     client_config, client_config_at, peer_identity, server_config, server_config_at, server_name,
 };
 pub use verify::{
-    CHAIN_BYTES_MAX, CHAIN_CERTS_MAX, NOT_BEFORE_SKEW, Role, VerifyError, verify, verify_client,
-    verify_server,
+    CHAIN_BYTES_MAX, CHAIN_CERTS_MAX, Role, VerifyError, verify, verify_client, verify_server,
 };

@@ -8,6 +8,9 @@ use std::{
 use rustls_pki_types::UnixTime;
 use x509_parser::time::ASN1Time;
 
+/// How far the issuer's clock may be ahead of ours. Of `notBefore` only: an expired certificate is expired.
+pub const NOT_BEFORE_SKEW: Duration = Duration::from_mins(1);
+
 /// An instant of a certificate, for people: RFC 3339, whole seconds.
 pub(crate) struct At(pub(crate) SystemTime);
 

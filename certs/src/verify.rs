@@ -1,9 +1,6 @@
 //! A peer's chain against a trust bundle, at an instant.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, SystemTime},
-};
+use std::{sync::LazyLock, time::SystemTime};
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::CertificateDer;
@@ -13,7 +10,7 @@ use weft_model::{Identity, TrustDomain};
 use crate::{
     bundle::{Bundle, may_sign_certificates},
     certificate::{self, CertificateError, Leaf},
-    time::{At, unix},
+    time::{At, NOT_BEFORE_SKEW, unix},
 };
 
 /// Most certificates that a peer may send. Istio sends one or two, SPIRE up to three.
@@ -21,9 +18,6 @@ pub const CHAIN_CERTS_MAX: usize = 5;
 
 /// Most bytes of DER that a peer may send: five post-quantum (ML-DSA-65) certificates fit.
 pub const CHAIN_BYTES_MAX: usize = 32 * 1024;
-
-/// How far the issuer's clock may be ahead of ours. Of `notBefore` only: an expired certificate is expired.
-pub const NOT_BEFORE_SKEW: Duration = Duration::from_mins(1);
 
 /// Why a peer's certificates are refused. The peer is at fault, unless our bundle or clock is stale.
 #[derive(Debug, thiserror::Error)]

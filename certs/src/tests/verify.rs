@@ -33,101 +33,103 @@ fn as_server(chain: &[CertificateDer<'_>], bundle: &Bundle) -> String {
 
 type Change = fn(&mut CertificateParams);
 
-#[test]
-fn a_leaf_that_is_not_one_workloads_is_refused_by_what_is_wrong_with_it() {
-    let ca = Ca::root("test");
-    let cases: &[(&str, Change, &str)] = &[
-        ("good", |_| {}, "accepted spiffe://cluster.local/ns/shop/sa/web"),
-        (
-            "a CA",
-            |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
-            "peer's certificate does not name a workload: certificate of `` with SAN \
+/// What is unusual about a leaf, and what is said of it.
+const LEAVES: &[(&str, Change, &str)] = &[
+    ("good", |_| {}, "accepted spiffe://cluster.local/ns/shop/sa/web"),
+    (
+        "a CA",
+        |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+        "peer's certificate does not name a workload: certificate of `` with SAN \
              URI(spiffe://cluster.local/ns/shop/sa/web) is a CA's, not a workload's",
-        ),
-        (
-            "two URIs",
-            |p| p.subject_alt_names.push(uri("spiffe://cluster.local/ns/shop/sa/admin")),
-            "peer's certificate does not name a workload: certificate has 2 URI SANs, not one: \
+    ),
+    (
+        "two URIs",
+        |p| p.subject_alt_names.push(uri("spiffe://cluster.local/ns/shop/sa/admin")),
+        "peer's certificate does not name a workload: certificate has 2 URI SANs, not one: \
              URI(spiffe://cluster.local/ns/shop/sa/web), \
              URI(spiffe://cluster.local/ns/shop/sa/admin)",
-        ),
-        (
-            "the same URI twice",
-            |p| p.subject_alt_names.push(uri(WEB)),
-            "peer's certificate does not name a workload: certificate has 2 URI SANs, not one: \
+    ),
+    (
+        "the same URI twice",
+        |p| p.subject_alt_names.push(uri(WEB)),
+        "peer's certificate does not name a workload: certificate has 2 URI SANs, not one: \
              URI(spiffe://cluster.local/ns/shop/sa/web), \
              URI(spiffe://cluster.local/ns/shop/sa/web)",
-        ),
-        (
-            "no SAN",
-            |p| p.subject_alt_names.clear(),
-            "peer's certificate does not name a workload: certificate has no URI SAN, its SAN is empty",
-        ),
-        (
-            "a name in the subject instead",
-            |p| {
-                p.subject_alt_names.clear();
-                p.distinguished_name.push(DnType::CommonName, WEB);
-            },
-            "peer's certificate does not name a workload: certificate has no URI SAN, its SAN is empty",
-        ),
-        (
-            "DNS only",
-            |p| p.subject_alt_names = vec![dns("web.shop.svc")],
-            "peer's certificate does not name a workload: certificate has no URI SAN, \
+    ),
+    (
+        "no SAN",
+        |p| p.subject_alt_names.clear(),
+        "peer's certificate does not name a workload: certificate has no URI SAN, its SAN is empty",
+    ),
+    (
+        "a name in the subject instead",
+        |p| {
+            p.subject_alt_names.clear();
+            p.distinguished_name.push(DnType::CommonName, WEB);
+        },
+        "peer's certificate does not name a workload: certificate has no URI SAN, its SAN is empty",
+    ),
+    (
+        "DNS only",
+        |p| p.subject_alt_names = vec![dns("web.shop.svc")],
+        "peer's certificate does not name a workload: certificate has no URI SAN, \
              its SAN is DNSName(web.shop.svc)",
-        ),
-        (
-            "a URI and a DNS name, which X509-SVID allows",
-            |p| p.subject_alt_names.push(dns("web.shop.svc")),
-            "accepted spiffe://cluster.local/ns/shop/sa/web",
-        ),
-        (
-            "no key usage",
-            |p| p.key_usages.clear(),
-            "peer's certificate does not name a workload: certificate of \
+    ),
+    (
+        "a URI and a DNS name, which X509-SVID allows",
+        |p| p.subject_alt_names.push(dns("web.shop.svc")),
+        "accepted spiffe://cluster.local/ns/shop/sa/web",
+    ),
+    (
+        "no key usage",
+        |p| p.key_usages.clear(),
+        "peer's certificate does not name a workload: certificate of \
              spiffe://cluster.local/ns/shop/sa/web has key usage none, which must have \
              digitalSignature and neither keyCertSign nor cRLSign",
-        ),
-        (
-            "a leaf that signs certificates",
-            |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign),
-            "peer's certificate does not name a workload: certificate of \
+    ),
+    (
+        "a leaf that signs certificates",
+        |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign),
+        "peer's certificate does not name a workload: certificate of \
              spiffe://cluster.local/ns/shop/sa/web has key usage Digital Signature, \
              Key Encipherment, Key Cert Sign, which must have digitalSignature and neither \
              keyCertSign nor cRLSign",
-        ),
-        (
-            "two SAN extensions",
-            |p| {
-                let san = [0x30, 0x03, 0x82, 0x01, b'a'].to_vec();
-                p.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
-            },
-            "peer's certificate does not name a workload: certificate cannot be read: \
+    ),
+    (
+        "two SAN extensions",
+        |p| {
+            let san = [0x30, 0x03, 0x82, 0x01, b'a'].to_vec();
+            p.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
+        },
+        "peer's certificate does not name a workload: certificate cannot be read: \
              duplicate extensions",
-        ),
-        (
-            "a URI that is not text",
-            |p| {
-                p.subject_alt_names.clear();
-                let san = [0x30, 0x04, 0x86, 0x02, 0xff, 0xfe].to_vec();
-                p.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
-            },
-            "peer's certificate does not name a workload: certificate cannot be read: \
+    ),
+    (
+        "a URI that is not text",
+        |p| {
+            p.subject_alt_names.clear();
+            let san = [0x30, 0x04, 0x86, 0x02, 0xff, 0xfe].to_vec();
+            p.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
+        },
+        "peer's certificate does not name a workload: certificate cannot be read: \
              subject alternative name Invalid(tag=Oid, data=ff:fe)",
-        ),
-        (
-            "a critical extension that nobody knows",
-            |p| {
-                let mut unknown = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
-                unknown.set_criticality(true);
-                p.custom_extensions = vec![unknown];
-            },
-            "certificate chain of spiffe://cluster.local/ns/shop/sa/web is not valid: \
+    ),
+    (
+        "a critical extension that nobody knows",
+        |p| {
+            let mut unknown = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+            unknown.set_criticality(true);
+            p.custom_extensions = vec![unknown];
+        },
+        "certificate chain of spiffe://cluster.local/ns/shop/sa/web is not valid: \
              UnsupportedCriticalExtension",
-        ),
-    ];
-    for (name, change, expected) in cases {
+    ),
+];
+
+#[test]
+fn a_leaf_that_is_not_one_workloads_is_refused_by_what_is_wrong_with_it() {
+    let ca = Ca::root("test");
+    for (name, change, expected) in LEAVES {
         assert_eq!(as_server(&ca.chain(WEB, change), &ca.bundle()), *expected, "{name}");
     }
 }

@@ -1,6 +1,6 @@
 //! The work behind `Identities`: asks the source when the renewal says so, and reports what came of it.
 
-use std::{error::Error, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -10,7 +10,9 @@ use tracing::{error, info, warn};
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 
-use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, wall};
+use super::{
+    Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, error::chain, wall,
+};
 
 /// A request that takes longer has failed; the next may find another replica of the CA.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,7 +130,7 @@ impl<S: CertificateSource> Renewer<S> {
     }
 
     /// Serving goes on without a disk; only the next restart then needs the CA.
-    fn stored(&self, work: impl FnOnce(&Store) -> Result<(), super::StoreError>) {
+    fn stored(&self, work: impl FnOnce(&Store) -> Result<(), StoreError>) {
         if let Some(store) = &self.store
             && let Err(error) = work(store)
         {
@@ -165,16 +167,4 @@ fn report_renewal(svid: &Svid, now: std::time::SystemTime, why: &str, retry_in_m
     } else {
         warn!(%identity, error = why, retry_in_ms, valid_for_s, "certificate is not renewed yet");
     }
-}
-
-/// An error with all its causes, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }

@@ -19,7 +19,7 @@ use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::error::StoreError;
+use super::error::{StoreError, chain};
 
 const EXTENSION: &str = "svid";
 
@@ -136,7 +136,7 @@ fn read(path: &Path, now: SystemTime) -> Result<Svid, String> {
     let record: Record = serde_json::from_str(&text)
         .map_err(|e| format!("line {} column {} cannot be read", e.line(), e.column()))?;
     let key = KeyPair::from_pem(&record.key).map_err(|e| e.to_string())?;
-    Svid::from_pem(&record.identity, key, &record.chain, now).map_err(|e| super::renewer::chain(&e))
+    Svid::from_pem(&record.identity, key, &record.chain, now).map_err(|e| chain(&e))
 }
 
 /// Written aside and renamed, so that a reader sees the old or the new. Not synced: after a power cut the
