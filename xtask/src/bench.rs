@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::{
-    setup,
+    ebpf, setup,
     shell::{cargo, run},
 };
 
@@ -19,6 +19,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn run(&self, root: &Path) -> Result<()> {
         setup::run_all()?;
+        ebpf::build(root)?;
         run(cargo(root).args(["build", "--release", "--workspace", "--bins"]))?;
         run(cargo(root)
             .args(["run", "--quiet", "--release", "--bin", "weft-bench", "--"])

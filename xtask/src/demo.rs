@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::{
-    setup,
+    ebpf, setup,
     shell::{cargo, run},
 };
 
@@ -19,6 +19,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(&self, root: &Path) -> Result<()> {
         setup::run_all()?;
+        ebpf::build(root)?;
         run(cargo(root).args(["build", "--workspace", "--bins"]))?;
         let mut demo = cargo(root);
         // No --package: cargo then resolves the same features as above and builds nothing twice.

@@ -8,6 +8,7 @@
 mod bench;
 mod codegen;
 mod demo;
+mod ebpf;
 mod fuzz;
 mod setup;
 mod shell;
@@ -35,6 +36,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Generate Rust from `xds/proto`.
     Codegen(codegen::Codegen),
+    /// Build the programs for the kernel, which weft-redirect's own build then embeds.
+    Ebpf,
     /// Find what this machine lacks, and install it or say exactly what to install.
     Setup,
 }
@@ -59,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(bench) => bench.run(root),
         Command::Fuzz(fuzz) => fuzz.run(root),
         Command::Codegen(codegen) => codegen.run(root),
+        Command::Ebpf => ebpf::build(root),
         Command::Setup => setup::run_all(),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    codegen, fuzz, setup,
+    codegen, ebpf, fuzz, setup,
     shell::{cargo, run},
     tidy,
 };
@@ -78,15 +78,22 @@ impl Lane {
             ])),
             Self::Tidy => tidy::run(root),
             Self::Codegen => codegen::Codegen { check: true }.run(root),
-            Self::Unit => run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"])),
+            Self::Unit => unit(root),
             Self::Fuzz => fuzz::Fuzz::default().run(root),
             Self::E2e => e2e(root),
         }
     }
 }
 
+/// Also those of the redirect, which needs its programs.
+fn unit(root: &Path) -> Result<()> {
+    ebpf::build(root)?;
+    run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"]))
+}
+
 fn e2e(root: &Path) -> Result<()> {
     setup::run_all()?;
+    ebpf::build(root)?;
     run(cargo(root).args(["build", "--workspace", "--bins"]))?;
     run(cargo(root).args(["test", "--workspace", "--test", "e2e"]))
 }
