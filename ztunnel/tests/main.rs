@@ -4,5 +4,6 @@
 
 mod fixture;
 mod policy;
+mod reference;
 mod tunnel;
 mod zds;
