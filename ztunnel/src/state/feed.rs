@@ -263,7 +263,9 @@ impl Feed {
             warn!(resource = ?refused.name, error = %refused.error, "configuration refused");
         }
         self.apply(&received.changes);
-        self.status.refused = self.client.refused().collect();
+        if !received.refused.is_empty() || !self.status.refused.is_empty() {
+            self.status.refused = self.client.refused().collect();
+        }
         let answered = ResourceType::ALL.map(|kind| self.client.answered(kind));
         if answered == [Answered::OnThisStream; 2] {
             self.subscribed();

@@ -131,6 +131,25 @@ fn a_resource_under_another_name_is_refused() {
 }
 
 #[test]
+fn a_name_that_stands_for_something_else_removes_what_it_stood_for() {
+    let mut client = Client::new(Node::default());
+    let mut view = View::default();
+    let service = pb::Service {
+        namespace: "shop".to_owned(),
+        hostname: "web".to_owned(),
+        ..pb::Service::default()
+    };
+    let service = pb::Address { r#type: Some(pb::address::Type::Service(service)) };
+    for body in [workload("shop/web", 1), service.encode_to_vec()] {
+        let sent = response(ADDRESS, "1", vec![resource(ADDRESS, "shop/web", "1", body)]);
+        for change in client.receive(sent).changes {
+            view.apply(change);
+        }
+    }
+    assert_eq!((view.workloads().count(), view.services().count()), (0, 1));
+}
+
+#[test]
 fn a_type_that_was_not_asked_for_is_refused() {
     let mut client = Client::new(Node::default());
     let mut odd = response(ADDRESS, "1", Vec::new());
