@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     config::Config,
     dns,
-    identity::{CaSettings, CertificateService, Identities, Options, Store},
+    identity::{CaSettings, CertificateService, Counted, Identities, Options, Store},
     pods::{Means, Pods},
     state::{self, Views},
     telemetry::{Logging, Telemetry},
@@ -55,6 +55,7 @@ pub async fn run(
         .context("certificates cannot be kept")?;
     let options = Options::new(Some(store), config.timeouts.certificate_wait);
     let service = CertificateService::new(CaSettings::of(&config));
+    let service = Counted::new(service, telemetry.control());
     let (identities, renewer) = Identities::new(options, service);
     tasks.spawn(renewer.run());
 

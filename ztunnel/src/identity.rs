@@ -9,6 +9,7 @@
 //! What is decided (when to ask, how long to wait) is `weft_certs::Renewal`; this is its shell. A certificate
 //! that is held is served until it expires, whatever becomes of the CA; then the identity fails closed.
 
+mod counted;
 mod error;
 mod renewer;
 mod service;
@@ -28,6 +29,7 @@ use tokio::{
 use weft_certs::{Now, Priority, Released, Renewal, Svid};
 use weft_model::Identity;
 
+pub use counted::Counted;
 pub use error::{FetchError, IdentityError, ServiceError, StoreError};
 pub use renewer::{CertificateSource, Renewer};
 pub use service::{CaSettings, CertificateService};

@@ -6,15 +6,12 @@ use ztunnel::{config::Config, telemetry};
 
 fn check(page: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
-    if fs::read_to_string(&path).unwrap_or_default() == expected {
-        return;
-    }
+    let same = fs::read_to_string(&path).unwrap_or_default() == expected;
     let right = std::env::temp_dir().join(page);
-    fs::write(&right, expected).unwrap();
-    panic!(
-        "docs/{page} is not what the code says; the right one: cp {} docs/{page}",
-        right.display()
-    );
+    if !same {
+        fs::write(&right, expected).unwrap();
+    }
+    assert!(same, "docs/{page} is not what the code says: cp {} docs/{page}", right.display());
 }
 
 /// A table's cell: what would end it is escaped.
