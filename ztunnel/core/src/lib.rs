@@ -25,6 +25,7 @@ mod authorize;
 mod balance;
 mod draw;
 mod hop;
+mod left_out;
 mod load;
 mod outcome;
 mod policy;
@@ -39,12 +40,13 @@ pub use authorize::{Permit, authorize};
 pub use balance::{Endpoint, Reach, balance};
 pub use draw::Draw;
 pub use hop::{Bind, Carrier, Hop, Preamble, next_hop};
+pub use left_out::LeftOut;
 pub use load::Load;
 pub use outcome::{
     Carried, Direction, End, Failure, Finish, Level, Outcome, Parties, ResponseFlag, Security, Side,
 };
 pub use policy::{Denial, Ground};
-pub use refusal::{Fault, LeftOut, Refusal, Retry};
+pub use refusal::{Fault, Refusal, Retry};
 pub use resolve::{Delivery, Inbound, Outbound, Resolved, Target, resolve};
 pub use why::{Answer, Effect, Encryption, Explanation, PolicyStep, Route, Skipped, why};
 

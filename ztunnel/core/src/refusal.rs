@@ -4,7 +4,7 @@ use std::fmt;
 
 use weft_model::{GatewayAddress, Hostname, PeerAddr, PolicyName, ServiceName, WorkloadUid};
 
-use crate::{Authority, AuthorityError, Denial, Pod};
+use crate::{Authority, AuthorityError, Denial, LeftOut, Pod};
 
 /// One decision against a connection.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,27 +53,6 @@ pub enum Retry {
     Never,
     /// The picture may be about to arrive: wait a bounded time and resolve again.
     NewerView,
-}
-
-/// Why an endpoint was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum LeftOut {
-    Unhealthy,
-    /// The endpoint does not serve the port.
-    NoPort,
-    /// It has neither address nor host name, and its network is ours.
-    NoAddress,
-    /// It is in another network, whose gateway is not known.
-    NoGateway,
-    /// Its capacity is 0.
-    NoCapacity,
-    /// STRICT, and it is not local enough.
-    NotLocal,
-    /// FAILOVER, and a more local one exists.
-    Farther,
-    /// A connection to it failed a moment ago.
-    Tried,
 }
 
 impl Refusal {
@@ -149,21 +128,6 @@ impl Refusal {
             | Self::UnknownGateway { .. }
             | Self::NoOther { .. } => None,
         }
-    }
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unhealthy => "unhealthy",
-            Self::NoPort => "without the port",
-            Self::NoAddress => "without an address",
-            Self::NoGateway => "behind an unknown gateway",
-            Self::NoCapacity => "of capacity 0",
-            Self::NotLocal => "not local",
-            Self::Farther => "farther away",
-            Self::Tried => "just tried",
-        })
     }
 }
 
