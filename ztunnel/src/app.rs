@@ -10,39 +10,37 @@
 //!
 //! If one of the control tasks ends, the process ends: half a proxy would look healthy and go stale.
 
-use std::{io, num::NonZeroUsize, sync::Arc};
+use std::{io, num::NonZeroUsize, sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
 
 use crate::{
+    admin::{self, Listeners, PodState, PodStatus},
     config::Config,
     dns,
     identity::{CaSettings, CertificateService, Counted, Identities, Options, Store},
     pods::{Means, Pods},
-    state::{self, Views},
+    state::{self, Readiness, Views},
     telemetry::{Logging, Telemetry},
     threads::{Equipment, Threads},
     tunnel::hbone::Settings,
-    zds::Zds,
+    zds::{Knowledge, Zds},
 };
 
 /// Runs the proxy until a signal stops it. `env` is the process's environment.
 ///
 /// Errors: something that it cannot do without failed, at the start or later.
-pub async fn run(
-    config: Config,
-    env: Vec<(String, String)>,
-    logging: Option<Arc<Logging>>,
-) -> Result<()> {
+pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Logging>) -> Result<()> {
     raise_descriptor_limit().context("the limit on open files cannot be raised")?;
+    let listeners = Listeners::bind(&config.listen).await?;
     let count = workers(&config);
-    let telemetry = Telemetry::new(&config.metrics, count, logging);
+    let telemetry = Telemetry::new(&config.metrics, count, Some(logging.clone()));
     let mut tasks = JoinSet::new();
 
     let settings = state::Settings::of(&config, env).context("the node's metadata is not valid")?;
@@ -72,18 +70,24 @@ pub async fn run(
     let pods = Pods::new(Means {
         threads: threads.clone(),
         needs,
-        identities,
+        identities: identities.clone(),
         names: names(&config, &views, &telemetry),
-        views,
+        recorder: telemetry.control(),
+        views: views.clone(),
         network: config.node.network.clone(),
         trust_domain: config.node.trust_domain.clone(),
         tcp: config.tcp.clone(),
     });
+    let roster = pods.roster();
     let zds = Zds::new(&config.zds.socket, pods, asked);
+    let stop = Arc::new(Notify::new());
+    let shown = Shown { views, identities, roster, knowledge: zds.knowledge() };
+    let service = shown.service(&config, telemetry, logging, stop.clone());
+    tasks.spawn(admin::serve(service, listeners, config.limits.admin_connections));
     tasks.spawn_local(zds.run());
 
     tracing::info!(node = config.node.name, workers = count, "proxy started");
-    let stopped = until_stopped(&mut tasks, &threads).await;
+    let stopped = until_stopped(&mut tasks, &threads, &stop).await;
     // The agent would otherwise announce pods to a proxy that leaves.
     tasks.abort_all();
     tracing::info!(within_ms = config.timeouts.drain.as_millis(), "draining");
@@ -93,7 +97,7 @@ pub async fn run(
 }
 
 /// Completes with a signal, or with the first part that ended by itself.
-async fn until_stopped(tasks: &mut JoinSet<()>, threads: &Threads) -> Result<()> {
+async fn until_stopped(tasks: &mut JoinSet<()>, threads: &Threads, stop: &Notify) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
     tokio::select! {
@@ -101,12 +105,69 @@ async fn until_stopped(tasks: &mut JoinSet<()>, threads: &Threads) -> Result<()>
         biased;
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = stop.notified() => Ok(()),
         ended = tasks.join_next() => match ended {
             Some(Err(error)) => Err(error).context("a part of the proxy failed"),
             Some(Ok(())) | None => bail!("a part of the proxy ended"),
         },
         () = threads.crippled() => bail!("a worker thread ended"),
     }
+}
+
+/// What admin and the kubelet are shown.
+struct Shown {
+    views: Views,
+    identities: Identities,
+    roster: watch::Receiver<Vec<PodState>>,
+    knowledge: watch::Receiver<Knowledge>,
+}
+
+impl Shown {
+    fn service(
+        self,
+        config: &Config,
+        telemetry: Arc<Telemetry>,
+        logging: Arc<Logging>,
+        stop: Arc<Notify>,
+    ) -> admin::Service {
+        let Self { views, identities, roster, knowledge } = self;
+        let (dumped, open, pods) = (views.clone(), telemetry.clone(), roster.clone());
+        admin::Service {
+            config: config.to_json(),
+            dump: Arc::new(move || {
+                let (identities, connections) = (identities.all(), open.connections());
+                let now = SystemTime::now();
+                admin::dump(&dumped.current(), &identities, &pods.borrow(), &connections, now)
+            }),
+            logging,
+            telemetry,
+            pending: Arc::new(move || pending(&views, &roster, &knowledge)),
+            // A permit is kept if nobody waits yet, so a stop during the start is not lost.
+            stop: Arc::new(move || stop.notify_one()),
+        }
+    }
+}
+
+/// What is still waited for, in words.
+fn pending(
+    views: &Views,
+    roster: &watch::Receiver<Vec<PodState>>,
+    knowledge: &watch::Receiver<Knowledge>,
+) -> Vec<String> {
+    let mut pending = Vec::new();
+    match views.readiness() {
+        Readiness::Ready => {}
+        Readiness::Pending(what) => pending.push(what.to_owned()),
+    }
+    match *knowledge.borrow() {
+        Knowledge::Complete => {}
+        Knowledge::Incomplete => pending.push("node agent: pods not told yet".to_owned()),
+    }
+    let unserved = roster.borrow().iter().filter(|pod| pod.status == PodStatus::Pending).count();
+    if unserved > 0 {
+        pending.push(format!("{unserved} pods cannot be served"));
+    }
+    pending
 }
 
 fn names(config: &Config, views: &Views, telemetry: &Telemetry) -> dns::Service {

@@ -42,7 +42,7 @@ fn start() -> Result<()> {
         .enable_all()
         .build()
         .context("the control runtime cannot be started")?;
-    let ran = LocalSet::new().block_on(&runtime, app::run(config, env, Some(logging.clone())));
+    let ran = LocalSet::new().block_on(&runtime, app::run(config, env, logging.clone()));
     logging.flush();
     ran
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 use weft_certs::Priority;
@@ -16,11 +16,13 @@ use weft_model::{Identity, Network, TrustDomain};
 use weft_xds::zds::SocketKind;
 
 use crate::{
+    admin::{PodState, PodStatus},
     config::Tcp,
     dns,
     identity::{Hold, Identities},
     socket::{AgentSockets, Need, Netns, PodSockets},
     state::Views,
+    telemetry::Recorder,
     threads::{NewPod, Threads},
     worker::PodUid,
 };
@@ -39,6 +41,9 @@ pub struct Pods {
     means: Means,
     /// Each pod's DNS.
     names: JoinSet<()>,
+    /// Announced, but the last attempt to serve them failed.
+    failed: HashMap<PodUid, ztunnel_core::Pod>,
+    roster: watch::Sender<Vec<PodState>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,7 @@ pub struct Means {
     pub identities: Identities,
     pub views: Views,
     pub names: dns::Service,
+    pub recorder: Recorder,
     /// Of a pod that the view does not have yet.
     pub network: Network,
     /// Likewise.
@@ -77,11 +83,47 @@ enum Place {
 
 impl Pods {
     pub fn new(means: Means) -> Self {
-        Self { known: HashMap::new(), means, names: JoinSet::new() }
+        Self {
+            known: HashMap::new(),
+            means,
+            names: JoinSet::new(),
+            failed: HashMap::new(),
+            roster: watch::Sender::default(),
+        }
+    }
+
+    /// Who is here, for people and for readiness.
+    pub fn roster(&self) -> watch::Receiver<Vec<PodState>> {
+        self.roster.subscribe()
+    }
+
+    fn publish(&self) {
+        let state = |uid: &PodUid, pod: &ztunnel_core::Pod, status| PodState {
+            uid: uid.0.clone(),
+            pod: pod.clone(),
+            trust_domain: self.identity_of(pod).trust_domain().clone(),
+            status,
+        };
+        let up = self.known.iter().map(|(uid, known)| state(uid, &known.pod, PodStatus::Up));
+        let failed = self.failed.iter().map(|(uid, pod)| state(uid, pod, PodStatus::Pending));
+        self.roster.send_replace(up.chain(failed).collect());
+        self.means.recorder.pods_pending(self.failed.len());
     }
 
     /// Serves a pod, or takes over its new listeners. Completes when every worker accepts.
     pub async fn add(&mut self, enrolment: Enrolment) -> Result<(), EnrolmentError> {
+        let (uid, pod) = (enrolment.uid.clone(), enrolment.pod.clone());
+        let added = self.serve(enrolment).await;
+        match &added {
+            Ok(()) => self.failed.remove(&uid),
+            // The agent is told, and tries again.
+            Err(_) => self.failed.insert(uid, pod),
+        };
+        self.publish();
+        added
+    }
+
+    async fn serve(&mut self, enrolment: Enrolment) -> Result<(), EnrolmentError> {
         let uid = enrolment.uid.clone();
         let place = enrolment.place()?;
         if let Some(known) = self.known.get(&uid)
@@ -113,6 +155,7 @@ impl Pods {
         let identity = self.means.identities.hold(&self.identity_of(&pod), Priority::Warmup);
         let new = NewPod { uid: uid.clone(), name: pod.clone(), sockets: sockets.clone() };
         self.means.threads.add(new, doors).await.map_err(failed)?;
+        self.means.recorder.pod_started();
         tracing::info!(%pod, %uid, "pod enrolled");
         let names = self.answer_names(&pod, sockets.clone(), names);
         self.known.insert(uid, Known { pod, place, sockets, _identity: identity, names });
@@ -178,16 +221,22 @@ impl Pods {
 
     /// Serves a pod's open connections to their end, and no others.
     pub fn remove(&mut self, uid: &PodUid) {
+        let failed = self.failed.remove(uid);
         if let Some(gone) = self.known.remove(uid) {
+            self.means.recorder.pod_stopped();
             self.means.threads.remove(uid);
             gone.names.abort();
             tracing::info!(pod = %gone.pod, %uid, "pod left");
+            self.publish();
+        } else if failed.is_some() {
+            self.publish();
         }
     }
 
     /// Removes all that the agent did not tell of.
     pub fn retain(&mut self, told: &HashSet<PodUid>) {
-        let gone: Vec<_> = self.known.keys().filter(|uid| !told.contains(uid)).cloned().collect();
+        let all = self.known.keys().chain(self.failed.keys());
+        let gone: Vec<_> = all.filter(|uid| !told.contains(uid)).cloned().collect();
         for uid in gone {
             self.remove(&uid);
         }

@@ -27,7 +27,7 @@ pub use pod::PodSockets;
 /// A connection's byte stream. A read or write that fails with `ConnectionReset` means that the peer reset it.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// From now on dropping the stream tells the peer RST instead of FIN.
-    fn reset_on_drop(&self);
+    fn reset_on_drop(&mut self);
 
     /// Ready once the peer has reset the connection, also while nothing is being read or written.
     /// May never become ready where the transport cannot tell.

@@ -90,6 +90,13 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Completes with the next outcome after the call.
+    pub(crate) fn more(&self) -> impl Future<Output = ()> + '_ {
+        let mut more = Box::pin(self.more.notified());
+        more.as_mut().enable();
+        more
+    }
+
     pub(crate) fn all(&self) -> Vec<Outcome> {
         self.outcomes.borrow().clone()
     }

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod deadlines;
 mod fixture;
+mod memory;
 mod policy;
 mod reference;
 mod tunnel;

@@ -155,6 +155,7 @@ fn zds(path: &Path) -> Zds {
             view: Arc::new(move || current.current()),
             recorder: telemetry.control(),
         },
+        recorder: telemetry.control(),
         network: Network::default(),
         trust_domain: TrustDomain::default(),
         tcp: config.tcp,

@@ -57,7 +57,7 @@ pub(super) fn set_options(socket: &SockRef<'_>, options: &Tcp) -> io::Result<()>
 }
 
 impl Stream for TcpEnd {
-    fn reset_on_drop(&self) {
+    fn reset_on_drop(&mut self) {
         // It fails only for a socket that is gone already, and that sends nothing anyway.
         if let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "could not arm a reset");
