@@ -60,6 +60,10 @@ impl Folder {
         }
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Reads what changed. Only an unreadable root is an error; a file's mistakes are in [`Self::problems`].
     /// Blocks on the disk.
     pub fn read(&mut self) -> std::io::Result<Difference> {

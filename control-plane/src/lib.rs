@@ -12,13 +12,27 @@
 //! compiled denies on its target; a node is given only identities of pods that run on it.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc, reason = "each `expect` carries the proof that it cannot")]
 
+mod admin;
+mod ca;
+mod clock;
 pub mod compile;
+pub mod data;
 pub mod dir;
 pub mod index;
+mod listen;
+mod mesh;
+mod metrics;
 pub mod objects;
 mod problem;
+mod run;
+mod serve;
+mod stop;
+pub mod token;
 mod validate;
 
+pub use compile::Mesh;
 pub use problem::{FieldProblem, Problem};
+pub use run::{Options, Running, node_token, start};
 pub use validate::validate;

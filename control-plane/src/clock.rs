@@ -1,0 +1,19 @@
+//! The one place that looks at the clock; everything else is told the time.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell's clock, from which the time is handed down"
+)]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The instant that is so far from now. Far enough to be for ever, if that is what it comes to.
+pub(crate) fn after(time: Duration) -> Instant {
+    const FOR_EVER: Duration = Duration::from_hours(365 * 24);
+    Instant::now() + time.min(FOR_EVER)
+}

@@ -1,0 +1,107 @@
+//! `weft-control`: serves a folder of manifests to the nodes of a mesh, and signs their certificates.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use weft_control::{Mesh, Options, node_token, start};
+use weft_model::TrustDomain;
+
+#[derive(Parser)]
+#[command(version, about = "The control plane of Weft")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve configuration and certificates to the nodes.
+    Run(Run),
+    /// Print a token with which a node's proxy may ask for configuration and certificates.
+    Token(Token),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The folder of Kubernetes manifests; it is watched.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where the keys are kept; the root's certificate is written to root-cert.pem in it.
+    #[arg(long)]
+    data: PathBuf,
+    /// Address for nodes.
+    #[arg(long, default_value = "0.0.0.0:15012")]
+    listen: SocketAddr,
+    /// A name that nodes reach this by, besides the address; may be repeated.
+    #[arg(long = "server-name")]
+    server_names: Vec<String>,
+    /// The mesh's trust domain.
+    #[arg(long, default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// The cluster that the manifests are of.
+    #[arg(long, default_value = "Kubernetes")]
+    cluster_id: String,
+    /// Address for readiness, metrics and what is served.
+    #[arg(long, default_value = "127.0.0.1:15014")]
+    admin: SocketAddr,
+}
+
+#[derive(clap::Args)]
+struct Token {
+    /// The data folder of the control plane.
+    #[arg(long)]
+    data: PathBuf,
+    /// The node's name.
+    #[arg(long)]
+    node: String,
+    /// How long it is good for, in seconds.
+    #[arg(long, default_value_t = 24 * 3600)]
+    ttl_seconds: u64,
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Run(args) => run(args),
+        Command::Token(args) => {
+            let ttl = Duration::from_secs(args.ttl_seconds);
+            let token = node_token(&args.data, &args.node, ttl)?;
+            #[expect(clippy::print_stdout, reason = "the token is what was asked for")]
+            {
+                println!("{token}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn run(args: Run) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "configuration is read here, in main")]
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .with_context(|| format!("RUST_LOG: `{filter}` is not a filter"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let options = Options {
+        dir: args.dir,
+        data: args.data,
+        listen: args.listen,
+        server_names: args.server_names,
+        admin: args.admin,
+        mesh: Mesh::new(&args.cluster_id, args.trust_domain),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stopped = async {
+            tokio::select! {
+                // Biased by chance only: either means the same.
+                biased;
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        start(options).await?.until(stopped).await
+    })
+}

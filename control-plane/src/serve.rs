@@ -1,0 +1,174 @@
+//! Configuration to nodes: delta xDS.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use tokio::{sync::watch, time};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+use weft_xds::{
+    delta::{Heard, Resources, Server},
+    proto::discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
+        aggregated_discovery_service_server::AggregatedDiscoveryService,
+    },
+};
+
+use crate::{
+    clock,
+    mesh::Known,
+    metrics::{Metrics, Open},
+    stop::Stop,
+    token::{Caller, Tokens},
+};
+
+/// The discovery service.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    pub(crate) known: Arc<Known>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stop: Stop,
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Discovery {
+    type DeltaAggregatedResourcesStream = Responses;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let now = clock::now();
+        let caller = self.tokens.caller(request.metadata(), now).map_err(|error| {
+            warn!(peer = ?request.remote_addr(), error = %error, "discovery refused");
+            Status::unauthenticated(error.to_string())
+        })?;
+        info!(node = caller.node, "node subscribed");
+        let subscriber = Subscriber {
+            until: clock::after(caller.expires.duration_since(now).unwrap_or_default()),
+            caller,
+            requests: request.into_inner(),
+            server: Server::new(),
+            resources: self.known.resources(),
+            stop: self.stop.clone(),
+            queue: VecDeque::new(),
+            metrics: self.metrics.clone(),
+            _open: Metrics::open(&self.metrics),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(Some(subscriber), Subscriber::step))))
+    }
+}
+
+/// One node's stream. It is driven by whoever reads it: a slow node is asked nothing and sent nothing, and
+/// what changes meanwhile is merged, so it costs no more than what it was sent last.
+struct Subscriber {
+    caller: Caller,
+    until: time::Instant,
+    requests: Streaming<DeltaDiscoveryRequest>,
+    server: Server,
+    resources: watch::Receiver<Resources>,
+    stop: Stop,
+    queue: VecDeque<DeltaDiscoveryResponse>,
+    metrics: Arc<Metrics>,
+    _open: Open,
+}
+
+type Step = Option<(Result<DeltaDiscoveryResponse, Status>, Option<Subscriber>)>;
+
+impl Subscriber {
+    async fn step(this: Option<Self>) -> Step {
+        let mut this = this?;
+        loop {
+            if let Some(response) = this.queue.pop_front() {
+                return Some((Ok(response), Some(this)));
+            }
+            match this.wait().await {
+                Ok(Next::More) => {}
+                Ok(Next::End) => {
+                    info!(node = this.caller.node, "node unsubscribed");
+                    return None;
+                }
+                Err(status) => {
+                    warn!(node = this.caller.node, error = status.message(), "node cut off");
+                    return Some((Err(status), None));
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Next, Status> {
+        tokio::select! {
+            // Biased: an end must win over work that never runs out; then the node's own words, since an
+            // acknowledgement is what allows more to be sent.
+            biased;
+            () = self.stop.stopped() => {
+                return Err(Status::unavailable("the control plane stops"));
+            }
+            () = time::sleep_until(self.until) => {
+                return Err(Status::unauthenticated("the token has expired"));
+            }
+            request = self.requests.message() => match request {
+                Ok(Some(request)) => self.hear(request)?,
+                Ok(None) | Err(_) => return Ok(Next::End),
+            },
+            changed = self.resources.changed() => if changed.is_err() {
+                return Ok(Next::End);
+            },
+        }
+        let now = self.resources.borrow_and_update().clone();
+        self.queue.extend(self.server.advance(&now));
+        Ok(Next::More)
+    }
+
+    fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        if let Some(claimed) = request.node.as_ref().and_then(node_name)
+            && claimed != self.caller.node
+        {
+            let message = format!("the token is of node {}", self.caller.node);
+            return Err(Status::permission_denied(message));
+        }
+        let now = self.resources.borrow().clone();
+        match self.server.request(request, &now) {
+            Heard::Refused { kind, generation, message } => {
+                self.metrics.refused();
+                let message = crate::problem::shown(&message);
+                warn!(
+                    node = self.caller.node,
+                    ?kind,
+                    generation,
+                    message,
+                    "node refused resources"
+                );
+            }
+            Heard::Unsupported { type_url } => {
+                let type_url = crate::problem::shown(&type_url);
+                info!(
+                    node = self.caller.node,
+                    type_url, "node asked for a type that is not served"
+                );
+            }
+            Heard::Subscribed(_) | Heard::Acknowledged { .. } | Heard::Stale(_) => {}
+        }
+        Ok(())
+    }
+}
+
+enum Next {
+    More,
+    End,
+}
+
+fn node_name(node: &Node) -> Option<&str> {
+    let value = node.metadata.as_ref()?.fields.get("NODE_NAME")?;
+    match value.kind.as_ref()? {
+        prost_types::value::Kind::StringValue(name) => Some(name),
+        prost_types::value::Kind::NullValue(_)
+        | prost_types::value::Kind::NumberValue(_)
+        | prost_types::value::Kind::BoolValue(_)
+        | prost_types::value::Kind::StructValue(_)
+        | prost_types::value::Kind::ListValue(_) => None,
+    }
+}
