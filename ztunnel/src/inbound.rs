@@ -3,7 +3,10 @@
 use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc};
 
 use http::StatusCode;
-use tokio::{io::AsyncWriteExt, time::sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, sleep},
+};
 use weft_model::{Identity, OriginalDst, PeerAddr};
 use ztunnel_core::{
     Arrival, Direction, Failure, Hop, Parties, Permit, Plain as InTheClear, Preamble, Refusal,
@@ -16,6 +19,7 @@ use crate::{
     outcome::{Record, chain},
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
+    telemetry::TunnelSide,
     tunnel::hbone::server::{self, Incoming, Server, ServerError},
     worker::{Pod, Proof},
 };
@@ -95,6 +99,7 @@ async fn greet<S: Sockets>(
     let identity = pod.identity().await?;
     let tls = pod.shared.server_config(&identity).await?;
     let settings = &pod.shared.settings;
+    let began = Instant::now();
     let caller = server::handshake(accepted.stream, tls, &settings.timeouts)
         .await
         .map_err(|error| error.failure(from))?;
@@ -102,6 +107,7 @@ async fn greet<S: Sockets>(
         .map_err(|error| Failure::Handshake { to: from, error: chain(&error) })?;
     proof.set(Proof::Given);
     let server = caller.http2(settings).await.map_err(|error| error.failure(from))?;
+    pod.shared.outcomes.handshake(TunnelSide::Server, began.elapsed());
     Ok((server, peer))
 }
 

@@ -1,27 +1,53 @@
 //! One connection's record, from its arrival to its one `Outcome`.
 
-use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use ztunnel_core::{Carried, End, Failure, Finish, Outcome, Parties, Refusal};
+use ztunnel_core::{Carried, Carrier, Direction, End, Failure, Finish, Outcome, Parties, Refusal};
 
 use crate::{
     relay,
-    telemetry::{Live, Recorder},
+    telemetry::{Accepted, Live, Recorder, TunnelSide},
 };
 
 /// Where outcomes go: the access log and the metrics.
 pub trait Outcomes {
+    /// A connection was accepted; it is open until the value is dropped.
+    fn accepted(&self, direction: Direction) -> Option<Accepted>;
+
+    /// A tunnel is ready for streams, so long after its connection was.
+    fn handshake(&self, side: TunnelSide, took: Duration);
+
     /// Both ends are connected. `original` is what was asked for; `pod` is the node agent's uid.
-    fn opened(&self, pod: Arc<str>, original: SocketAddr, parties: &Parties) -> Option<Live>;
+    fn opened(
+        &self,
+        pod: Arc<str>,
+        original: SocketAddr,
+        parties: &Parties,
+        carried: &Arc<relay::Carried>,
+    ) -> Option<Live>;
 
     /// The one end of every connection, opened or not.
     fn ended(&self, live: Option<Live>, outcome: &Outcome);
 }
 
 impl Outcomes for Recorder {
-    fn opened(&self, pod: Arc<str>, original: SocketAddr, parties: &Parties) -> Option<Live> {
-        Some(self.open(pod, original, parties))
+    fn accepted(&self, direction: Direction) -> Option<Accepted> {
+        Some(Self::accepted(self, direction))
+    }
+
+    fn handshake(&self, side: TunnelSide, took: Duration) {
+        Self::handshake(self, Carrier::Tcp, side, took);
+    }
+
+    fn opened(
+        &self,
+        pod: Arc<str>,
+        original: SocketAddr,
+        parties: &Parties,
+        carried: &Arc<relay::Carried>,
+    ) -> Option<Live> {
+        Some(self.open(pod, original, parties, carried.clone()))
     }
 
     fn ended(&self, live: Option<Live>, outcome: &Outcome) {
@@ -38,7 +64,7 @@ pub struct Record {
     started: Instant,
     pub parties: Parties,
     /// What the relay has carried so far.
-    pub carried: relay::Carried,
+    pub carried: Arc<relay::Carried>,
     live: Option<Live>,
     state: State,
 }
@@ -52,13 +78,13 @@ enum State {
 
 impl Record {
     pub fn new(outcomes: Rc<dyn Outcomes>, parties: Parties) -> Self {
-        let (started, carried) = (Instant::now(), relay::Carried::default());
+        let (started, carried) = (Instant::now(), Arc::default());
         Self { outcomes, started, parties, carried, live: None, state: State::Arriving }
     }
 
     /// Both ends are connected: from here on it counts as carried, however it ends.
     pub fn carrying(&mut self, pod: Arc<str>, original: SocketAddr) {
-        self.live = self.outcomes.opened(pod, original, &self.parties);
+        self.live = self.outcomes.opened(pod, original, &self.parties, &self.carried);
         self.state = State::Carrying;
     }
 

@@ -4,9 +4,9 @@
 //! while the other goes on, and a reset is passed on as a reset.
 
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
@@ -64,11 +64,26 @@ pub enum Ending<R> {
     Revoked(R),
 }
 
-/// Bytes handed on so far, readable while they flow and after a relay was dropped.
+/// Bytes handed on so far, readable while they flow, by other threads too, and after a relay was dropped.
 #[derive(Debug, Default)]
 pub struct Carried {
-    pub to_server: Cell<u64>,
-    pub to_client: Cell<u64>,
+    pub to_server: Bytecount,
+    pub to_client: Bytecount,
+}
+
+/// A number that one thread moves and any may read.
+#[derive(Debug, Default)]
+pub struct Bytecount(AtomicU64);
+
+impl Bytecount {
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Not an atomic addition, which costs more: only the relay that owns the count adds to it.
+    pub fn add(&self, bytes: u64) {
+        self.0.store(self.get() + bytes, Relaxed);
+    }
 }
 
 /// Carries until the end. `revoked` completes when the connection may not go on; both ends are then reset.
@@ -130,7 +145,7 @@ const CHUNKS_PER_TURN: usize = 32;
 struct Flow<'a> {
     chunk: Bytes,
     step: Step,
-    carried: &'a Cell<u64>,
+    carried: &'a Bytecount,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,7 +162,7 @@ enum Fault {
 }
 
 impl<'a> Flow<'a> {
-    fn new(carried: &'a Cell<u64>) -> Self {
+    fn new(carried: &'a Bytecount) -> Self {
         Self { chunk: Bytes::new(), step: Step::Copying, carried }
     }
 
@@ -161,7 +176,7 @@ impl<'a> Flow<'a> {
             if !self.chunk.is_empty() {
                 let before = self.chunk.len();
                 let written = sink.poll_write(cx, &mut self.chunk);
-                self.carried.set(self.carried.get() + (before - self.chunk.len()) as u64);
+                self.carried.add((before - self.chunk.len()) as u64);
                 ready!(written).map_err(Fault::Sink)?;
                 debug_assert!(self.chunk.is_empty(), "poll_write is ready only when it took all");
             }

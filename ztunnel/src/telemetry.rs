@@ -66,6 +66,7 @@ impl Telemetry {
 
     /// All metrics as text.
     pub fn render(&self, format: Format) -> String {
+        self.connections.settle();
         self.sample();
         let snapshot = self.registry.snapshot(Instant::now());
         text::write(&snapshot, env!("CARGO_PKG_VERSION"), format)

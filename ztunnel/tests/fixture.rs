@@ -26,12 +26,13 @@ use weft_model::{
 use ztunnel::{
     config::{Limits, Tcp},
     outcome::Outcomes,
+    relay,
     socket::{Accepted, Capture, KernelListener, Listener, SocketError, Sockets, TcpEnd},
-    telemetry::Live,
+    telemetry::{self, Live, TunnelSide},
     tunnel::hbone::Settings,
     worker::{Entrance, PodUid, Shared, Svids, Worker},
 };
-use ztunnel_core::{Bind, Failure, Outcome, Parties};
+use ztunnel_core::{Bind, Direction, Failure, Outcome, Parties};
 
 /// How long anything in a test may take before it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -103,7 +104,19 @@ impl Seen {
 }
 
 impl Outcomes for Seen {
-    fn opened(&self, _: Arc<str>, _: SocketAddr, _: &Parties) -> Option<Live> {
+    fn accepted(&self, _: Direction) -> Option<telemetry::Accepted> {
+        None
+    }
+
+    fn handshake(&self, _: TunnelSide, _: Duration) {}
+
+    fn opened(
+        &self,
+        _: Arc<str>,
+        _: SocketAddr,
+        _: &Parties,
+        _: &Arc<relay::Carried>,
+    ) -> Option<Live> {
         None
     }
 

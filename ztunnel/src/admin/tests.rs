@@ -62,7 +62,12 @@ fn live(telemetry: &Telemetry) -> Live {
         hbone: at("10.0.0.2:15008"),
         security: Security::MutualTls,
     };
-    telemetry.worker(0).open("uid-1".into(), "10.96.0.1:80".parse().unwrap(), &parties)
+    telemetry.worker(0).open(
+        "uid-1".into(),
+        "10.96.0.1:80".parse().unwrap(),
+        &parties,
+        Arc::default(),
+    )
 }
 
 async fn lab(connections_max: usize) -> Lab {

@@ -2,10 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,6 +15,7 @@ use super::{
     table::{Family, Id},
     traffic::{self, Pairs},
 };
+use crate::relay::Carried;
 
 /// Records for one thread. Clones share that thread's numbers.
 #[derive(Clone, Debug)]
@@ -84,23 +82,24 @@ impl Recorder {
         Accepted { recorder: self.clone(), cells }
     }
 
-    /// A connection whose parties are known. `pod` is the node agent's uid of ours, `original` what was asked for.
+    /// A connection whose parties are known. `pod` is the node agent's uid of ours, `original` what was asked
+    /// for, `carried` what is counted while it is open.
     #[must_use]
-    pub fn open(&self, pod: Arc<str>, original: SocketAddr, parties: &Parties) -> Live {
+    pub fn open(
+        &self,
+        pod: Arc<str>,
+        original: SocketAddr,
+        parties: &Parties,
+        carried: Arc<Carried>,
+    ) -> Live {
         let mut pairs = self.0.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         let cells = pairs.cells(&self.0.shard, parties);
         drop(pairs);
         cells.add(self.0.shard.index, Id::Opened, 1);
         access::opened(parties);
-        let id = self.0.connections.open(self.0.shard.index, pod, original, parties);
-        Live {
-            recorder: self.clone(),
-            cells,
-            id,
-            direction: parties.direction,
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-        }
+        let counts = (carried, cells.clone());
+        let id = self.0.connections.open(self.0.shard.index, pod, original, parties, counts);
+        Live { recorder: self.clone(), cells, id }
     }
 
     /// The end of a connection that was never opened: [`Live::ended`] is for one that was.
@@ -227,45 +226,17 @@ impl Drop for Accepted {
     }
 }
 
-/// One open connection: in the table of connections, its bytes counted as they pass.
+/// One open connection: in the table of connections until it is dropped.
 #[derive(Debug)]
 pub struct Live {
     recorder: Recorder,
     cells: Arc<Cells>,
     id: u64,
-    direction: Direction,
-    sent: AtomicU64,
-    received: AtomicU64,
 }
 
 impl Live {
-    /// Bytes that went from the client to the server. Cheap: two additions, on this worker's own memory.
-    pub fn to_server(&self, n: u64) {
-        match self.direction {
-            Direction::Outbound => self.count(Id::Sent, &self.sent, n),
-            Direction::Inbound => self.count(Id::Received, &self.received, n),
-        }
-    }
-
-    /// Bytes that went from the server to the client.
-    pub fn to_client(&self, n: u64) {
-        match self.direction {
-            Direction::Outbound => self.count(Id::Received, &self.received, n),
-            Direction::Inbound => self.count(Id::Sent, &self.sent, n),
-        }
-    }
-
-    fn count(&self, id: Id, so_far: &AtomicU64, n: u64) {
-        so_far.fetch_add(n, Relaxed);
-        self.cells.add(self.recorder.0.shard.index, id, n);
-    }
-
-    /// The one end of the connection. Bytes that were not counted as they passed are counted here.
+    /// The one end of the connection.
     pub fn ended(self, outcome: &Outcome) {
-        let (sent, received) = access::sent_and_received(outcome);
-        self.count(Id::Sent, &self.sent, sent.saturating_sub(self.sent.load(Relaxed)));
-        let left = received.saturating_sub(self.received.load(Relaxed));
-        self.count(Id::Received, &self.received, left);
         match &outcome.end {
             End::Carried(_) => access::ended(outcome),
             End::Refused(_) | End::Failed(_) => self.recorder.ended(outcome),
@@ -276,7 +247,7 @@ impl Live {
 impl Drop for Live {
     /// Also when a task was cancelled before it could say how it ended: the table must not keep it.
     fn drop(&mut self) {
-        self.cells.add(self.recorder.0.shard.index, Id::Closed, 1);
         self.recorder.0.connections.close(self.recorder.0.shard.index, self.id);
+        self.cells.add(self.recorder.0.shard.index, Id::Closed, 1);
     }
 }

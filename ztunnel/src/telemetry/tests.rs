@@ -71,9 +71,19 @@ fn a_connection_moves_istios_counters_in_the_reporters_view() {
     let telemetry = telemetry();
     let worker = telemetry.worker(0);
     for direction in [Direction::Outbound, Direction::Inbound] {
-        let live = worker.open("uid".into(), at("10.96.0.1:80"), &parties(direction));
-        live.to_server(80);
-        live.to_client(175);
+        let bytes = Arc::new(crate::relay::Carried::default());
+        let live =
+            worker.open("uid".into(), at("10.96.0.1:80"), &parties(direction), bytes.clone());
+        bytes.to_server.add(80);
+        // Read in between, they are counted already, and not once more at the end.
+        let text = telemetry.render(Format::Prometheus);
+        let name = match direction {
+            Direction::Outbound => "istio_tcp_sent_bytes_total{reporter=\"source\"",
+            Direction::Inbound => "istio_tcp_received_bytes_total{reporter=\"destination\"",
+        };
+        assert_eq!(value(&text, name), 80);
+        bytes.to_server.add(4);
+        bytes.to_client.add(175);
         live.ended(&carried(direction));
     }
     let text = telemetry.render(Format::Prometheus);
@@ -98,8 +108,12 @@ fn a_connection_moves_istios_counters_in_the_reporters_view() {
 #[test]
 fn an_open_connection_is_listed_and_leaves_even_if_its_task_is_cut() {
     let telemetry = telemetry();
-    let live =
-        telemetry.worker(1).open("uid-1".into(), at("10.96.0.1:80"), &parties(Direction::Outbound));
+    let live = telemetry.worker(1).open(
+        "uid-1".into(),
+        at("10.96.0.1:80"),
+        &parties(Direction::Outbound),
+        Arc::default(),
+    );
     let open = telemetry.connections();
     assert_eq!(open.len(), 1);
     assert_eq!(&*open[0].pod, "uid-1");
@@ -128,11 +142,11 @@ fn workloads_that_change_are_counted_under_their_new_labels() {
     let telemetry = telemetry();
     let worker = telemetry.worker(0);
     let mut parties = parties(Direction::Outbound);
-    drop(worker.open("uid".into(), at("10.96.0.1:80"), &parties));
+    drop(worker.open("uid".into(), at("10.96.0.1:80"), &parties, Arc::default()));
     let mut newer = (**parties.source.workload.as_ref().unwrap()).clone();
     newer.canonical_revision = "v2".into();
     parties.source.workload = Some(newer.into());
-    drop(worker.open("uid".into(), at("10.96.0.1:80"), &parties));
+    drop(worker.open("uid".into(), at("10.96.0.1:80"), &parties, Arc::default()));
     let text = telemetry.render(Format::Prometheus);
     assert!(text.contains("source_canonical_revision=\"v2\""));
     assert!(text.contains("source_canonical_revision=\"unknown\""));
@@ -152,7 +166,10 @@ fn the_accepted_are_open_until_they_are_dropped() {
 fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     let worker = telemetry.worker(0);
     let control = telemetry.control();
-    let live = worker.open("uid".into(), at("10.96.0.1:80"), &parties(Direction::Outbound));
+    let bytes = Arc::new(crate::relay::Carried::default());
+    bytes.to_server.add(84);
+    bytes.to_client.add(175);
+    let live = worker.open("uid".into(), at("10.96.0.1:80"), &parties(Direction::Outbound), bytes);
     live.ended(&carried(Direction::Outbound));
     worker.ended(&refused());
     let failure = Failure::Connect { to: at("10.0.0.9:80"), error: "refused".to_owned() };
@@ -181,7 +198,7 @@ fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     control.dns_forwarded(&query, Answered::Failure, Duration::from_secs(5));
     (
         worker.accepted(Direction::Outbound),
-        worker.open("uid".into(), at("1.1.1.1:1"), &parties(Direction::Inbound)),
+        worker.open("uid".into(), at("1.1.1.1:1"), &parties(Direction::Inbound), Arc::default()),
     )
 }
 
@@ -251,7 +268,7 @@ fn a_peer_without_workload_or_name_is_unknown() {
         hbone: None,
         security: Security::Plaintext,
     };
-    drop(telemetry.worker(0).open("uid".into(), at("10.0.0.1:80"), &parties));
+    drop(telemetry.worker(0).open("uid".into(), at("10.0.0.1:80"), &parties, Arc::default()));
     let text = telemetry.render(Format::Prometheus);
     let line = text.lines().find(|l| l.starts_with("istio_tcp_connections_opened_total{")).unwrap();
     assert_eq!(line.matches("=\"unknown\"").count(), table::TRAFFIC.len() - 3, "{line}");

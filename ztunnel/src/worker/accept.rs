@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{task::AbortHandle, time::timeout};
+use ztunnel_core::Direction;
 
 use super::Pod;
 use crate::{
@@ -92,17 +93,21 @@ fn admit<S: Sockets>(
     room: Room<S>,
 ) {
     let served = pod.clone();
+    let open = pod.shared.outcomes.accepted(match entrance {
+        Entrance::Outbound => Direction::Outbound,
+        Entrance::Plaintext | Entrance::Hbone => Direction::Inbound,
+    });
     match entrance {
         Entrance::Outbound => {
             pod.tasks.spawn(async move {
                 outbound::serve(served, accepted).await;
-                drop(room);
+                drop((room, open));
             });
         }
         Entrance::Plaintext => {
             pod.tasks.spawn(async move {
                 inbound::serve_plain(served, accepted).await;
-                drop(room);
+                drop((room, open));
             });
         }
         Entrance::Hbone => {
@@ -112,7 +117,7 @@ fn admit<S: Sockets>(
                 inbound::serve_tunnel(served, accepted, &given).await;
                 // Whoever has left need not be shed either.
                 given.set(Proof::Given);
-                drop(room);
+                drop((room, open));
             });
             pod.shared.unproven.add(proof, task);
         }

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use weft_certs::Svid;
 use weft_model::{Identity, Workload};
 use ztunnel_core::{Bind, Failure, Refusal};
@@ -11,6 +14,7 @@ use super::{Phase, Shared, tasks::Tasks};
 use crate::{
     outcome::chain,
     socket::{SocketError, Sockets},
+    telemetry::TunnelSide,
     tunnel::{
         Place, Pool, PoolKey,
         hbone::client::{self, Client},
@@ -116,10 +120,12 @@ impl<S: Sockets> Pod<S> {
         expect: &[Identity],
     ) -> Result<Client, Failure> {
         let stream = self.connect(to).await?;
+        let began = Instant::now();
         let tls = weft_certs::client_config(svid, expect);
         let settings = self.shared.settings.clone();
         let (client, driver) =
             client::open(stream, tls, settings).await.map_err(|error| error.failure(to))?;
+        self.shared.outcomes.handshake(TunnelSide::Client, began.elapsed());
         self.tasks.spawn(driver);
         Ok(client)
     }
