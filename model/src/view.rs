@@ -12,7 +12,8 @@ use crate::{
 /// An immutable picture of the mesh.
 ///
 /// A newer one is a clone with changes applied: the maps are persistent, so a clone is cheap and shares what
-/// did not change. Every index is derived from the resources alone, so the order of changes never matters.
+/// did not change. Every index is derived from the resources alone, so the order of changes never matters; the
+/// one exception is what history is kept of: [`View::is_retired`].
 #[derive(Clone, Debug, Default)]
 pub struct View {
     generation: u64,
@@ -29,9 +30,17 @@ pub struct View {
     services_by_hostname: HashMap<Hostname, OrdSet<ServiceName>>,
     /// May name a service that is not known yet: the order of resources is free.
     endpoints: HashMap<ServiceName, OrdMap<WorkloadUid, Arc<Workload>>>,
+    /// Counts the addresses that were freed.
+    freed: u64,
+    /// Addresses that were of workloads behind HBONE and are nobody's since, in the order in which they were freed.
+    retired: OrdMap<u64, NetworkAddress>,
+    retired_at: HashMap<NetworkAddress, u64>,
     /// Policies that apply without being listed by a workload, by namespace; "" is the whole mesh.
     policies_by_namespace: HashMap<Arc<str>, OrdSet<PolicyName>>,
 }
+
+/// How many freed addresses are remembered; beyond it the oldest is forgotten.
+const RETIRED_MAX: usize = 16_384;
 
 /// One workload behind one service.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +68,14 @@ impl View {
     /// else, then one that speaks HBONE, then the smaller uid.
     pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
         self.first_of(self.workloads_by_address.get(address)?)
+    }
+
+    /// Whether an address was of a workload behind HBONE, and nobody has come to it since.
+    ///
+    /// It may belong to the next pod already, of which the news is still on its way: nothing may be sent there
+    /// in the clear. Every pod of a mesh is told of, so an address outside of it never looks like this.
+    pub fn is_retired(&self, address: &NetworkAddress) -> bool {
+        self.retired_at.contains_key(address)
     }
 
     /// The pod that the node agent announced by namespace and name; never found by address, which can be reused.
@@ -193,6 +210,7 @@ impl View {
         }
         self.take_workload(&uid);
         for address in workload.unique_addresses() {
+            self.revive(&address);
             insert(&mut self.workloads_by_address, address, uid.clone());
         }
         insert(&mut self.workloads_by_name, name_of(&workload), uid.clone());
@@ -213,6 +231,11 @@ impl View {
         let Some(old) = self.workloads.remove(uid) else { return false };
         for address in old.unique_addresses() {
             remove(&mut self.workloads_by_address, &address, uid);
+            if matches!(old.tunnel, TunnelProtocol::Hbone)
+                && !self.workloads_by_address.contains_key(&address)
+            {
+                self.retire(address);
+            }
         }
         remove(&mut self.workloads_by_name, &name_of(&old), uid);
         if let Some(hostname) = &old.hostname {
@@ -227,6 +250,24 @@ impl View {
             }
         }
         true
+    }
+
+    fn retire(&mut self, address: NetworkAddress) {
+        self.freed += 1;
+        self.retired.insert(self.freed, address.clone());
+        self.retired_at.insert(address, self.freed);
+        if self.retired.len() > RETIRED_MAX
+            && let Some((first, oldest)) = self.retired.get_min().cloned()
+        {
+            self.retired.remove(&first);
+            self.retired_at.remove(&oldest);
+        }
+    }
+
+    fn revive(&mut self, address: &NetworkAddress) {
+        if let Some(freed) = self.retired_at.remove(address) {
+            self.retired.remove(&freed);
+        }
     }
 
     fn put_service(&mut self, service: Arc<Service>) -> bool {

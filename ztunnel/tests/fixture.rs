@@ -138,6 +138,11 @@ impl Ca {
         Rc::new(Self { authority, kept: RefCell::default() })
     }
 
+    /// Forgets what was issued: the next certificates are new.
+    pub(crate) fn rotate(&self) {
+        self.kept.borrow_mut().clear();
+    }
+
     fn make(&self, identity: &Identity) -> Arc<Svid> {
         let now = SystemTime::now();
         let key = KeyPair::generate().unwrap();

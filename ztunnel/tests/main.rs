@@ -7,5 +7,6 @@ mod fixture;
 mod memory;
 mod policy;
 mod reference;
+mod simulation;
 mod tunnel;
 mod zds;

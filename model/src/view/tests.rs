@@ -89,6 +89,50 @@ fn a_workload_is_found_by_its_host_name_while_it_has_it() {
 }
 
 #[test]
+fn the_address_of_a_pod_that_left_the_mesh_is_retired_until_somebody_comes_to_it() {
+    let mut web = pod("web-0", "10.0.0.1");
+    web.tunnel = TunnelProtocol::Hbone;
+    let mut view = view([Change::Workload(web.clone().into())]);
+    assert!(!view.is_retired(&at("10.0.0.1")));
+    view.apply(Change::Remove(ResourceKey::Workload(web.uid)));
+    assert!(view.is_retired(&at("10.0.0.1")));
+    view.apply(Change::Workload(pod("plain", "10.0.0.1").into()));
+    assert!(!view.is_retired(&at("10.0.0.1")));
+    view.apply(Change::Remove(ResourceKey::Workload(pod("plain", "10.0.0.1").uid)));
+    assert!(
+        !view.is_retired(&at("10.0.0.1")),
+        "a pod outside of the mesh leaves nothing to protect"
+    );
+}
+
+#[test]
+fn a_change_of_a_pod_that_keeps_its_address_retires_nothing() {
+    let mut web = pod("web-0", "10.0.0.1");
+    web.tunnel = TunnelProtocol::Hbone;
+    let mut view = view([Change::Workload(web.clone().into())]);
+    web.capacity = 7;
+    view.apply(Change::Workload(web.into()));
+    assert!(!view.is_retired(&at("10.0.0.1")));
+}
+
+#[test]
+fn the_oldest_retired_address_is_forgotten_beyond_the_bound() {
+    let mut view = View::default();
+    let bound = u32::try_from(RETIRED_MAX).unwrap();
+    let ip = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n);
+    for n in 0..=bound {
+        let mut web = pod("web-0", &ip(n).to_string());
+        web.tunnel = TunnelProtocol::Hbone;
+        view.apply(Change::Workload(web.into()));
+    }
+    let retired = |n| view.is_retired(&NetworkAddress::new(Network::default(), ip(n).into()));
+    assert!(retired(0) && retired(bound - 1) && !retired(bound), "the last one is in use");
+    view.apply(Change::Remove(ResourceKey::Workload(pod("web-0", "10.0.0.0").uid)));
+    let retired = |n| view.is_retired(&NetworkAddress::new(Network::default(), ip(n).into()));
+    assert!(!retired(0) && retired(1) && retired(bound));
+}
+
+#[test]
 fn a_vip_means_the_service_of_the_clients_own_namespace_first() {
     let mut private = service("shop", "240.0.0.1");
     private.visibility = Visibility::Namespace;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use weft_model::{GatewayAddress, Hostname, PeerAddr, PolicyName, ServiceName, WorkloadUid};
+use weft_model::{
+    GatewayAddress, Hostname, NetworkAddress, PeerAddr, PolicyName, ServiceName, WorkloadUid,
+};
 
 use crate::{Authority, AuthorityError, Denial, LeftOut, Pod};
 
@@ -17,6 +19,8 @@ pub enum Refusal {
     WrongAuthority { authority: Authority, local: PeerAddr },
     #[error("pod {pod} is not known in the mesh, or runs as another service account there")]
     UnknownPod { pod: Pod },
+    #[error("{address} was a pod's of the mesh, and it is not known yet who has it")]
+    Retired { address: NetworkAddress },
     #[error("{hostname} is no service of this workload")]
     UnknownHost { hostname: Hostname },
     #[error("service {service} has no port {port}")]
@@ -69,13 +73,16 @@ impl Refusal {
                 Denial::UnknownPolicy { .. } => Fault::Mesh,
             },
             Self::NoEndpoint { .. } | Self::NoOther { .. } => Fault::Destination,
-            Self::UnknownPod { .. } | Self::UnknownGateway { .. } => Fault::Mesh,
+            Self::UnknownPod { .. } | Self::Retired { .. } | Self::UnknownGateway { .. } => {
+                Fault::Mesh
+            }
         }
     }
 
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnknownPod { .. }
+            | Self::Retired { .. }
             | Self::UnknownHost { .. }
             | Self::UnknownGateway { .. }
             | Self::Denied(Denial::UnknownPolicy { .. }) => Retry::NewerView,
@@ -101,6 +108,7 @@ impl Refusal {
             Self::NotConnect { .. } | Self::BadAuthority(_) | Self::WrongAuthority { .. } => 400,
             Self::Denied(_) => 401,
             Self::UnknownPod { .. }
+            | Self::Retired { .. }
             | Self::UnknownHost { .. }
             | Self::NoPort { .. }
             | Self::ProxyPort { .. }
@@ -121,6 +129,7 @@ impl Refusal {
             | Self::BadAuthority(_)
             | Self::WrongAuthority { .. }
             | Self::UnknownPod { .. }
+            | Self::Retired { .. }
             | Self::UnknownHost { .. }
             | Self::NoPort { .. }
             | Self::ProxyPort { .. }

@@ -74,7 +74,10 @@ fn outbound(view: &View, captured: &Captured) -> Result<Outbound, Refusal> {
     let itself = match &target {
         Target::Workload(workload) => workload.uid == source.uid,
         Target::Service(_) => false,
-        Target::Outside => captured.dst.ip().is_loopback(),
+        Target::Outside => {
+            not_retired(view, &source, captured.dst)?;
+            captured.dst.ip().is_loopback()
+        }
     };
     if itself {
         not_the_proxy(captured.dst.port())?;
@@ -92,6 +95,13 @@ pub(crate) fn target_of(view: &View, source: &Workload, dst: OriginalDst) -> Tar
     } else {
         Target::Outside
     }
+}
+
+/// What goes outside goes in the clear, and must not go to where a pod of the mesh was: the next one may be there
+/// already, unknown to this view (istio#46628, ztunnel#1637).
+fn not_retired(view: &View, source: &Workload, dst: OriginalDst) -> Result<(), Refusal> {
+    let address = NetworkAddress::new(source.network.clone(), dst.ip());
+    if view.is_retired(&address) { Err(Refusal::Retired { address }) } else { Ok(()) }
 }
 
 fn inbound(view: &View, tunnelled: Tunnelled) -> Result<Inbound, Refusal> {

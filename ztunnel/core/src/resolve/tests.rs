@@ -37,6 +37,16 @@ fn an_address_is_a_workload_or_else_a_service_or_else_outside() {
 }
 
 #[test]
+fn the_address_of_a_pod_that_left_the_mesh_is_not_dialled_in_the_clear() {
+    let mut view = mesh([]);
+    let uid = view.workload_at(&vip("10.0.0.2")).unwrap().uid.clone();
+    view.apply(Change::Remove(ResourceKey::Workload(uid)));
+    let refusal = resolve(&view, captured("10.0.0.2:80")).unwrap_err();
+    assert_eq!(refusal, Refusal::Retired { address: vip("10.0.0.2") });
+    assert_eq!(refusal.retry(), Retry::NewerView);
+}
+
+#[test]
 fn a_service_that_the_client_may_not_see_is_outside() {
     let mut hidden = web_service();
     hidden.namespace = Namespace::new("zoo").unwrap();
