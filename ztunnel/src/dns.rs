@@ -17,7 +17,8 @@ mod names;
 mod serve;
 mod wire;
 
-pub use answer::{Asker, Decision, Zone, decide, kind};
+pub use answer::{Decision, Zone, decide, kind};
 pub use datagram::RawReplies;
 pub use forward::{Upstreams, resolvers};
+pub use names::Asker;
 pub use serve::{Client, Service, Sockets, serve};

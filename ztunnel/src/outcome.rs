@@ -7,7 +7,7 @@ use ztunnel_core::{Carried, Carrier, Direction, End, Failure, Finish, Outcome, P
 
 use crate::{
     relay,
-    telemetry::{Accepted, Live, Recorder, TunnelSide},
+    telemetry::{self, Accepted, Live, Recorder, TunnelSide},
 };
 
 /// Where outcomes go: the access log and the metrics.
@@ -24,7 +24,7 @@ pub trait Outcomes {
         pod: Arc<str>,
         original: SocketAddr,
         parties: &Parties,
-        carried: &Arc<relay::Carried>,
+        carried: &Arc<telemetry::Carried>,
     ) -> Option<Live>;
 
     /// The one end of every connection, opened or not.
@@ -45,7 +45,7 @@ impl Outcomes for Recorder {
         pod: Arc<str>,
         original: SocketAddr,
         parties: &Parties,
-        carried: &Arc<relay::Carried>,
+        carried: &Arc<telemetry::Carried>,
     ) -> Option<Live> {
         Some(self.open(pod, original, parties, carried.clone()))
     }
@@ -64,7 +64,7 @@ pub struct Record {
     started: Instant,
     pub parties: Parties,
     /// What the relay has carried so far.
-    pub carried: Arc<relay::Carried>,
+    pub carried: Arc<telemetry::Carried>,
     live: Option<Live>,
     state: State,
 }

@@ -6,11 +6,12 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+
+use crate::telemetry::{Bytecount, Carried};
 
 mod plain;
 
@@ -62,28 +63,6 @@ pub enum Ending<R> {
         error: Broken,
     },
     Revoked(R),
-}
-
-/// Bytes handed on so far, readable while they flow, by other threads too, and after a relay was dropped.
-#[derive(Debug, Default)]
-pub struct Carried {
-    pub to_server: Bytecount,
-    pub to_client: Bytecount,
-}
-
-/// A number that one thread moves and any may read.
-#[derive(Debug, Default)]
-pub struct Bytecount(AtomicU64);
-
-impl Bytecount {
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    /// Not an atomic addition, which costs more: only the relay that owns the count adds to it.
-    pub fn add(&self, bytes: u64) {
-        self.0.store(self.get() + bytes, Relaxed);
-    }
 }
 
 /// Carries until the end. `revoked` completes when the connection may not go on; both ends are then reset.

@@ -7,6 +7,7 @@
 //! ```
 
 mod access;
+mod carried;
 mod connections;
 mod lines;
 mod logging;
@@ -18,6 +19,7 @@ mod traffic;
 
 use std::{sync::Arc, time::Instant};
 
+pub use carried::{Bytecount, Carried};
 pub use connections::Connection;
 use connections::Connections;
 pub use logging::{Logging, LoggingError};

@@ -26,7 +26,6 @@ use weft_model::{
 use ztunnel::{
     config::{Limits, Tcp},
     outcome::Outcomes,
-    relay,
     socket::{Accepted, Capture, KernelListener, Listener, SocketError, Sockets, TcpEnd},
     telemetry::{self, Live, TunnelSide},
     tunnel::hbone::Settings,
@@ -115,7 +114,7 @@ impl Outcomes for Seen {
         _: Arc<str>,
         _: SocketAddr,
         _: &Parties,
-        _: &Arc<relay::Carried>,
+        _: &Arc<telemetry::Carried>,
     ) -> Option<Live> {
         None
     }

@@ -13,21 +13,13 @@ use hickory_proto::{
         rdata::{A, AAAA, CNAME, SOA, SRV},
     },
 };
-use weft_model::{Hostname, Namespace, Network, View};
+use weft_model::{Hostname, View};
 
 use super::{
-    names::{Addresses, Found, candidates, find},
+    names::{Addresses, Asker, Found, candidates, find},
     wire,
 };
 use crate::telemetry::DnsTransport;
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
-    pub namespace: &'a Namespace,
-    /// Addresses of other networks are of no use to it.
-    pub network: &'a Network,
-}
 
 /// How names are completed and answers are kept.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,13 @@ use weft_model::{
     Workload,
 };
 
-use super::answer::Asker;
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    pub namespace: &'a Namespace,
+    /// Addresses of other networks are of no use to it.
+    pub network: &'a Network,
+}
 
 /// What a name stands for.
 #[derive(Debug)]

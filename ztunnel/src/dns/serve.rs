@@ -17,9 +17,10 @@ use tokio::{
 use weft_model::{Namespace, Network, OriginalDst, View};
 
 use super::{
-    answer::{Asker, Decision, Zone, decide, kind},
+    answer::{Decision, Zone, decide, kind},
     datagram::{self, RawReplies, Received},
     forward::{ForwardError, TcpUpstream, Upstreams, over_udp, read_message, write_message},
+    names::Asker,
     wire::{self, Apology},
 };
 use crate::{

@@ -9,8 +9,7 @@ use std::{
 
 use ztunnel_core::{Direction, Parties, Security};
 
-use super::{registry::Cells, table::Id};
-use crate::relay::Carried;
+use super::{carried::Carried, registry::Cells, table::Id};
 
 /// One open connection.
 #[derive(Clone, PartialEq, Eq, Debug)]

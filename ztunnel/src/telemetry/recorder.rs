@@ -10,12 +10,12 @@ use ztunnel_core::{Carrier, Direction, End, Outcome, Parties};
 
 use super::{
     access,
+    carried::Carried,
     connections::Connections,
     registry::{Cells, Key, Shard, label},
     table::{Family, Id},
     traffic::{self, Pairs},
 };
-use crate::relay::Carried;
 
 /// Records for one thread. Clones share that thread's numbers.
 #[derive(Clone, Debug)]

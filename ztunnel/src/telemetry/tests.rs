@@ -71,7 +71,7 @@ fn a_connection_moves_istios_counters_in_the_reporters_view() {
     let telemetry = telemetry();
     let worker = telemetry.worker(0);
     for direction in [Direction::Outbound, Direction::Inbound] {
-        let bytes = Arc::new(crate::relay::Carried::default());
+        let bytes = Arc::new(crate::telemetry::Carried::default());
         let live =
             worker.open("uid".into(), at("10.96.0.1:80"), &parties(direction), bytes.clone());
         bytes.to_server.add(80);
@@ -166,7 +166,7 @@ fn the_accepted_are_open_until_they_are_dropped() {
 fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     let worker = telemetry.worker(0);
     let control = telemetry.control();
-    let bytes = Arc::new(crate::relay::Carried::default());
+    let bytes = Arc::new(crate::telemetry::Carried::default());
     bytes.to_server.add(84);
     bytes.to_client.add(175);
     let live = worker.open("uid".into(), at("10.96.0.1:80"), &parties(Direction::Outbound), bytes);

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use hickory_proto::op::ResponseCode;
 use proptest::prelude::*;
 use weft_model::{
-    AppProtocol, Change, Health, HealthPolicy, IpFamilies, NetworkAddress, Ports, Service,
-    ServiceAccountName, ServicePort, Visibility, Workload, WorkloadUid,
+    AppProtocol, Change, Health, HealthPolicy, IpFamilies, Namespace, Network, NetworkAddress,
+    Ports, Service, ServiceAccountName, ServicePort, Visibility, Workload, WorkloadUid,
 };
 
 use super::*;
