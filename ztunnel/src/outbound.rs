@@ -1,8 +1,9 @@
 //! A connection that a pod of this node opened: whom it was meant for, and how it gets there.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use weft_model::{Hostname, Identity, PeerAddr, View, WorkloadUid};
+use tokio::{net::lookup_host, time::timeout};
+use weft_model::{Hostname, Identity, IpFamilies, Network, PeerAddr, View, WorkloadUid};
 use ztunnel_core::{
     Arrival, Authority, Captured, Carrier, Endpoint, Failure, Hop, Outbound, Parties, Permit,
     Reach, Refusal, Resolved, Target, balance, next_hop,
@@ -13,7 +14,7 @@ use crate::{
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
     tunnel::{
-        Place, PoolKey, Reused,
+        Nested, Place, PoolKey, Reused,
         hbone::{InTunnel, Introduction, client},
     },
     worker::{Counted, Pod},
@@ -50,6 +51,9 @@ pub async fn serve<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
         Server::Tunnel(mut stream, _counted) => {
             relay(&mut client, &mut stream, &record.carried, revoked).await
         }
+        Server::Nested(mut stream, _counted) => {
+            relay(&mut client, &mut stream, &record.carried, revoked).await
+        }
     };
     record.finished(ending);
 }
@@ -58,6 +62,8 @@ pub async fn serve<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
 enum Server<S: Sockets> {
     Plain(S::Stream, Option<Counted>),
     Tunnel(InTunnel<Place>, Option<Counted>),
+    /// In a tunnel of its own, which no other connection shares, inside of a shared one.
+    Nested(InTunnel<()>, Option<Counted>),
 }
 
 enum Unreached {
@@ -113,24 +119,68 @@ impl<S: Sockets> Attempt<'_, S> {
     ) -> Result<Server<S>, Failure> {
         match hop {
             Hop::Plaintext { to } => {
-                let stream = self.pod.connect(address(&to)?).await?;
+                let stream = self.pod.connect(self.address(&to).await?).await?;
                 Ok(Server::Plain(stream, counted))
             }
             Hop::Hbone { carrier: Carrier::Tcp, via, authority, expect } => {
-                let via = address(&via)?;
+                let via = self.address(&via).await?;
                 let uid = endpoint.uid().cloned();
                 let stream = self.tunnel(uid, via, &authority, expect, parties).await?;
                 Ok(Server::Tunnel(stream, counted))
             }
-            Hop::Nested { via, .. } => Err(Failure::Connect {
-                to: address(&via)?,
-                error: "tunnels through another network's gateway are not carried".to_owned(),
-            }),
+            Hop::Nested { via, authority, expect_gateway, expect } => {
+                let via = self.address(&via).await?;
+                let uid = endpoint.uid().cloned();
+                let outer = self.tunnel(uid, via, &authority, expect_gateway, parties).await?;
+                let stream = self.nested(outer, via, &authority, &expect, parties).await?;
+                Ok(Server::Nested(stream, counted))
+            }
             Hop::Deliver { to, .. } => Err(Failure::Connect {
                 to: to.0,
                 error: "an outbound connection has no local delivery".to_owned(),
             }),
         }
+    }
+
+    async fn address(&self, reach: &Reach) -> Result<SocketAddr, Failure> {
+        match reach {
+            Reach::At(address) => Ok(address.0),
+            Reach::Named { hostname, families, port } => resolve(hostname, *port, *families).await,
+        }
+    }
+
+    fn introduction<'b>(&'b self, network: Option<&'b Network>) -> Introduction<'b> {
+        Introduction {
+            source: self.permit.local(),
+            client: self.client,
+            dialled: dialled(self.permit),
+            network,
+            trace: self.pod.shared.trace(),
+        }
+    }
+
+    /// A stream in a tunnel of its own, which runs inside of `outer` to beyond the gateway.
+    async fn nested(
+        &self,
+        outer: InTunnel<Place>,
+        via: SocketAddr,
+        authority: &Authority,
+        expect: &[Identity],
+        parties: &mut Parties,
+    ) -> Result<InTunnel<()>, Failure> {
+        let shared = &self.pod.shared;
+        let source = self.permit.local();
+        let svid = shared.svids.svid(&source.identity()).await?;
+        let tls = weft_certs::client_config(&svid, expect);
+        let settings = shared.settings.clone();
+        let within = settings.timeouts.connect_head;
+        let (client, driver) = client::open(Nested::new(outer), tls, settings)
+            .await
+            .map_err(|error| error.failure(via))?;
+        self.pod.tasks.spawn(driver);
+        parties.destination.identity = Some(client.peer().clone());
+        let about = self.introduction(Some(&source.network));
+        client.connect(authority, &about, within, ()).await.map_err(|error| error.failure(via))
     }
 
     /// A stream in a tunnel to `via`, shared with other connections of this pod where one is open.
@@ -143,15 +193,10 @@ impl<S: Sockets> Attempt<'_, S> {
         parties: &mut Parties,
     ) -> Result<InTunnel<Place>, Failure> {
         let shared = &self.pod.shared;
-        let source = self.permit.local();
-        let svid = shared.svids.svid(&source.identity()).await?;
-        let key = PoolKey { source: source.identity(), endpoint, to: via, expect };
-        let about = Introduction {
-            source,
-            client: self.client,
-            dialled: dialled(self.permit),
-            trace: shared.trace(),
-        };
+        let source = self.permit.local().identity();
+        let svid = shared.svids.svid(&source).await?;
+        let key = PoolKey { source, endpoint, to: via, expect };
+        let about = self.introduction(None);
         loop {
             let place = self.pod.place(&key, &svid).await?;
             let (client, reused) = (place.client(), place.reused);
@@ -171,21 +216,34 @@ impl<S: Sockets> Attempt<'_, S> {
     }
 }
 
+/// How long a name may take to become an address.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The first address of a name that is of a wanted family. The system caches; a workload without an address of its
+/// own is rare.
+async fn resolve(
+    hostname: &Hostname,
+    port: u16,
+    families: IpFamilies,
+) -> Result<SocketAddr, Failure> {
+    let failed = |error: String| Failure::Resolve { hostname: hostname.clone(), error };
+    let found = timeout(RESOLVE_WITHIN, lookup_host((hostname.as_str(), port))).await;
+    let mut found = found
+        .map_err(|_| failed(format!("no answer within {RESOLVE_WITHIN:?}")))?
+        .map_err(|error| failed(error.to_string()))?;
+    let wanted = |address: &SocketAddr| match families {
+        IpFamilies::Automatic | IpFamilies::Dual => true,
+        IpFamilies::Ipv4Only => address.is_ipv4(),
+        IpFamilies::Ipv6Only => address.is_ipv6(),
+    };
+    found.find(wanted).ok_or_else(|| failed("it has no address of a wanted family".to_owned()))
+}
+
 fn dialled(permit: &Permit) -> Option<&Hostname> {
     match permit.resolved() {
         Resolved::Outbound(Outbound { target: Target::Service(service), .. }) => {
             Some(&service.hostname)
         }
         Resolved::Outbound(_) | Resolved::Inbound(_) => None,
-    }
-}
-
-fn address(reach: &Reach) -> Result<SocketAddr, Failure> {
-    match reach {
-        Reach::At(address) => Ok(address.0),
-        Reach::Named { hostname, .. } => Err(Failure::Resolve {
-            hostname: hostname.clone(),
-            error: "endpoints without an address are not resolved".to_owned(),
-        }),
     }
 }

@@ -1,7 +1,7 @@
 //! Two nodes' proxies, their pods, and the certificates of both, on loopback sockets.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     future::Future,
     io,
@@ -164,7 +164,9 @@ impl Svids for Ca {
 
 /// One worker on each of two nodes, and a mesh of pods on them.
 pub(crate) struct Mesh {
-    pub(crate) views: watch::Sender<Arc<View>>,
+    /// As the client's node knows it, and as the server's.
+    views: [watch::Sender<Arc<View>>; 2],
+    pub(crate) ca: Rc<Ca>,
     pub(crate) places: Places,
     pub(crate) seen: Seen,
     pub(crate) client_node: Rc<Worker<Loopback>>,
@@ -201,6 +203,7 @@ pub(crate) fn at(address: [u8; 4], port: u16) -> SocketAddr {
 pub(crate) struct Door {
     listener: KernelListener,
     stands_for: SocketAddr,
+    accepted: Rc<Cell<usize>>,
 }
 
 impl Door {
@@ -209,7 +212,7 @@ impl Door {
         let real = listener.local_addr().unwrap();
         let tcp = Tcp::default();
         let listener = KernelListener::adopt(listener.into(), Capture::LocalAddress, &tcp).unwrap();
-        (Self { listener, stands_for }, real)
+        (Self { listener, stands_for, accepted: Rc::default() }, real)
     }
 }
 
@@ -218,35 +221,42 @@ impl Listener for Door {
 
     async fn accept(&self) -> io::Result<Accepted<TcpEnd>> {
         let accepted = self.listener.accept().await?;
+        self.accepted.set(self.accepted.get() + 1);
         Ok(Accepted { to: OriginalDst::new(self.stands_for), ..accepted })
     }
 }
 
 impl Mesh {
-    pub(crate) fn new(workloads: Vec<Workload>) -> Self {
+    fn new(workloads: Vec<Workload>, settings: &Settings) -> Self {
         let changes = workloads.into_iter().map(|w| Change::Workload(Arc::new(w)));
-        let views = watch::Sender::new(Arc::new(changes.collect::<View>()));
+        let view = Arc::new(changes.collect::<View>());
+        let views = [watch::Sender::new(view.clone()), watch::Sender::new(view)];
         let (seen, ca) = (Seen::default(), Ca::new());
-        let node = |seed| {
+        let node = |index: usize| {
             Rc::new(Worker::new(Rc::new(Shared::new(
-                views.subscribe(),
+                views.get(index).unwrap().subscribe(),
                 ca.clone(),
                 Rc::new(seen.clone()),
-                Settings::default(),
+                settings.clone(),
                 Limits::default(),
-                seed,
+                index as u64,
             ))))
         };
-        let (client_node, server_node) = (node(1), node(2));
-        Self { views, places: Places::default(), seen, client_node, server_node }
+        let (client_node, server_node) = (node(0), node(1));
+        Self { views, ca, places: Places::default(), seen, client_node, server_node }
     }
 
+    /// On both nodes.
     pub(crate) fn change(&self, change: Change) {
-        self.views.send_modify(|view| {
-            let mut newer = (**view).clone();
-            newer.apply(change);
-            *view = Arc::new(newer);
-        });
+        let [client, server] = &self.views;
+        apply(client, change.clone());
+        apply(server, change);
+    }
+
+    /// Only the client's node learns of it.
+    pub(crate) fn client_change(&self, change: Change) {
+        let [client, _] = &self.views;
+        apply(client, change);
     }
 
     /// Enrolls a pod. Answers where its processes' connections to `dst` are captured, and where it takes bytes in
@@ -260,9 +270,10 @@ impl Mesh {
         dst: SocketAddr,
     ) -> Enrolled {
         let (outbound, captured) = Door::new(dst);
-        let (hbone, tunnels) = Door::new(at(ip, 15008));
+        let (hbone, real) = Door::new(at(ip, 15008));
+        let tunnels = hbone.accepted.clone();
         let (plain, plaintext) = Door::new(at(ip, port));
-        self.places.put(at(ip, 15008), tunnels);
+        self.places.put(at(ip, 15008), real);
         let sockets = Loopback { places: self.places.clone() };
         let doors = vec![
             (Entrance::Outbound, outbound),
@@ -270,12 +281,16 @@ impl Mesh {
             (Entrance::Plaintext, plain),
         ];
         node.add(PodUid(pod.into()), name(pod), sockets, doors);
-        Enrolled { captured, plaintext }
+        Enrolled { captured, plaintext, tunnels }
     }
 
     /// `client` on one node, which calls `web`, port 80, on the other.
     pub(crate) fn pair() -> (Self, Enrolled, Enrolled) {
-        let mesh = Self::new(vec![workload("client", CLIENT), workload("web", WEB)]);
+        Self::pair_with(&Settings::default())
+    }
+
+    pub(crate) fn pair_with(settings: &Settings) -> (Self, Enrolled, Enrolled) {
+        let mesh = Self::new(vec![workload("client", CLIENT), workload("web", WEB)], settings);
         let client = mesh.enroll(&mesh.client_node, "client", CLIENT, 80, at(WEB, 80));
         let web = mesh.enroll(&mesh.server_node, "web", WEB, 80, at(CLIENT, 80));
         (mesh, client, web)
@@ -301,6 +316,14 @@ impl Mesh {
     }
 }
 
+fn apply(view: &watch::Sender<Arc<View>>, change: Change) {
+    view.send_modify(|view| {
+        let mut newer = (**view).clone();
+        newer.apply(change);
+        *view = Arc::new(newer);
+    });
+}
+
 pub(crate) const CLIENT: [u8; 4] = [10, 0, 0, 1];
 pub(crate) const WEB: [u8; 4] = [10, 0, 0, 2];
 
@@ -308,4 +331,6 @@ pub(crate) const WEB: [u8; 4] = [10, 0, 0, 2];
 pub(crate) struct Enrolled {
     pub(crate) captured: SocketAddr,
     pub(crate) plaintext: SocketAddr,
+    /// How many tunnels have been opened to it.
+    pub(crate) tunnels: Rc<Cell<usize>>,
 }

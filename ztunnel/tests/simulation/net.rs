@@ -210,7 +210,7 @@ pub(super) struct Pipe {
 }
 
 impl Stream for Pipe {
-    fn reset_on_drop(&self) {
+    fn reset_on_drop(&mut self) {
         self.on_drop.set(OnDrop::Reset);
     }
 

@@ -1,7 +1,7 @@
 //! The CONNECT request: what a client asks for, and what it says about itself.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, uri};
-use weft_model::{Hostname, PeerAddr, Workload, WorkloadType};
+use weft_model::{Hostname, Network, PeerAddr, Workload, WorkloadType};
 use ztunnel_core::{Authority, Refusal};
 
 /// A CONNECT request's head.
@@ -47,6 +47,8 @@ pub struct Introduction<'a> {
     pub client: PeerAddr,
     /// The service that the application dialled, if it dialled one.
     pub dialled: Option<&'a Hostname>,
+    /// Ours, for a peer in another network; `None` for one in ours.
+    pub network: Option<&'a Network>,
     /// Random bits that name this connection in both proxies' logs.
     pub trace: (u128, u64),
 }
@@ -71,6 +73,9 @@ fn introduce(headers: &mut HeaderMap, about: &Introduction<'_>) -> Result<(), ht
         None => format!("for=\"{}\"", about.client),
     };
     headers.insert("forwarded", HeaderValue::try_from(forwarded)?);
+    if let Some(network) = about.network {
+        headers.insert("x-forwarded-network", HeaderValue::try_from(network.as_str())?);
+    }
     let (trace, span) = about.trace;
     headers
         .insert("traceparent", HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-00"))?);
