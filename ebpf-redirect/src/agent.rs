@@ -52,7 +52,7 @@ pub enum AgentError {
         /// Which.
         uid: String,
         /// Why.
-        source: PodError,
+        source: Box<PodError>,
     },
     /// A file or socket of ours cannot be used.
     #[error("{what} {path} cannot be used")]
@@ -147,7 +147,7 @@ pub fn cleanup(bpffs: &Path) -> Result<(), AgentError> {
         return Ok(());
     };
     for name in node.pinned_pods()? {
-        let failed = |source| AgentError::Pod { uid: name.clone(), source };
+        let failed = |source| AgentError::Pod { uid: name.clone(), source: Box::new(source) };
         let Ok(uid) = PodUid::parse(&name) else { continue };
         if let Some(draining) = Draining::resume(&mut node, &uid).map_err(failed)? {
             draining.finish_now(&mut node).map_err(failed)?;

@@ -23,6 +23,7 @@
 
 pub mod agent;
 mod attach;
+mod cgroup;
 pub mod netlink;
 pub mod netns;
 mod node;
@@ -35,5 +36,7 @@ mod sys;
 pub use attach::AttachError;
 pub use node::{Node, NodeConfig, NodeError, ProbeExemption};
 pub use objects::ObjectError;
-pub use pod::{Drained, Draining, Enrolment, Pod, PodError, PodUid, UidError};
+pub use pod::{
+    Drained, Draining, Enrolment, Pod, PodError, PodUid, UidError, counters as pod_counters,
+};
 pub use probe::{Features, Lack, Machine, Severity};

@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command has to say is its output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use weft_redirect::agent::{self, ProxyUser, Settings};
-use weft_redirect::{Machine, NodeConfig, ProbeExemption, Severity};
+use weft_redirect::{Machine, Node, NodeConfig, PodUid, ProbeExemption, Severity, pod_counters};
 
 /// Captures pods' traffic by eBPF and hands their sockets to the proxy.
 #[derive(Debug, Parser)]
@@ -29,6 +29,12 @@ enum Command {
     Run(Run),
     /// Release all pods, take all programs and pins away.
     Cleanup {
+        /// The folder that `run` was told.
+        #[arg(long, default_value = "/sys/fs/bpf/weft")]
+        bpffs: PathBuf,
+    },
+    /// Say what the programs have counted since they were loaded.
+    Counters {
         /// The folder that `run` was told.
         #[arg(long, default_value = "/sys/fs/bpf/weft")]
         bpffs: PathBuf,
@@ -98,6 +104,10 @@ fn main() -> Result<ExitCode> {
             agent::cleanup(&bpffs)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Counters { bpffs } => {
+            counters(&bpffs)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check { cgroup, bpffs } => Ok(check(cgroup, bpffs)),
     }
 }
@@ -118,6 +128,23 @@ impl Run {
             proxy: ProxyUser { uid: self.proxy_uid, gid: self.proxy_gid },
         }
     }
+}
+
+/// One line each: where, what, how often.
+fn counters(bpffs: &Path) -> Result<()> {
+    let Some(node) = Node::pinned(bpffs)? else {
+        bail!("nothing is pinned in {}", bpffs.display());
+    };
+    for (counter, count) in node.counters()? {
+        println!("node {} {count}", counter.label());
+    }
+    for name in node.pinned_pods()? {
+        let uid = PodUid::parse(&name)?;
+        for (counter, count) in pod_counters(&node, &uid)? {
+            println!("{uid} {} {count}", counter.label());
+        }
+    }
+    Ok(())
 }
 
 fn check(cgroup: PathBuf, bpffs: PathBuf) -> ExitCode {

@@ -60,7 +60,7 @@ impl Netns {
         let (file, device, inode) =
             opened().map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
         let mut netns = Self { path: path.to_owned(), file, cookie: 0, device, inode };
-        netns.cookie = netns.run(|| own_cookie()).and_then(|cookie| {
+        netns.cookie = netns.run(own_cookie).and_then(|cookie| {
             cookie.map_err(|source| NetnsError::Enter { path: path.to_owned(), source })
         })?;
         Ok(netns)

@@ -13,6 +13,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
 use weft_redirect_abi::{NodeCounter, VERSION};
 
 use crate::attach::{AttachError, attach_or_replace};
+use crate::cgroup;
 use crate::netns::{Netns, NetnsError};
 use crate::objects::{Constant, Object, ObjectError};
 use crate::probe::Features;
@@ -78,6 +79,8 @@ pub struct NodeConfig {
 pub struct Node {
     root: PathBuf,
     maps: NodeMaps,
+    /// Below which a process is the proxy.
+    proxy_cgroups: Vec<PathBuf>,
 }
 
 impl Node {
@@ -91,7 +94,8 @@ impl Node {
         maps::check_layouts(&root)?;
         let constants = [("HAVE_SET_RETVAL", Constant::U32(u32::from(features.chooses_errno())))];
         let mut object = Object::Node.load(&maps::pins(&root), &constants)?;
-        let mut node = Self { maps: NodeMaps::open(&root)?, root };
+        let proxy_cgroups = config.proxy_cgroups.clone();
+        let mut node = Self { maps: NodeMaps::open(&root)?, root, proxy_cgroups };
         // Whose sockets are exempt must be known before the first connection is judged.
         node.maps.set_host(Netns::open(&config.host_netns)?.cookie())?;
         for cgroup in &config.proxy_cgroups {
@@ -111,6 +115,9 @@ impl Node {
             self.attach_sock_ops(object, "probe", &probing)?,
             self.attach_sock_ops(object, "deliver", &all)?,
         ];
+        for cgroup in delivering(config)? {
+            kept.push(self.attach_sock_ops(object, "deliver", &Cgroup::open(&cgroup)?)?);
+        }
         // Last: from here on pods are captured, and exemptions must be known.
         kept.push(self.attach_connect(object, "connect4", &all)?);
         kept.push(self.attach_connect(object, "connect6", &all)?);
@@ -175,8 +182,22 @@ impl Node {
         Ok(())
     }
 
+    /// A proxy said hello: its cgroup may have been made after we looked.
+    ///
+    /// Errors: none where it is not below the proxy's cgroups; then its connections are judged as any.
+    pub fn exempt_process(&mut self, pid: i32) -> Result<(), NodeError> {
+        let path = cgroup::of_process(&pid.to_string()).map_err(|source| NodeError::Path {
+            path: format!("/proc/{pid}/cgroup").into(),
+            source,
+        })?;
+        if self.proxy_cgroups.iter().any(|proxy| cgroup::is_below(&path, proxy)) {
+            self.exempt_proxy(&path)?;
+        }
+        Ok(())
+    }
+
     /// From here on, processes in this cgroup and below it are the proxy, whose connections are its own.
-    pub fn exempt_proxy(&mut self, cgroup: &Path) -> Result<(), NodeError> {
+    fn exempt_proxy(&mut self, cgroup: &Path) -> Result<(), NodeError> {
         let mut pending = vec![cgroup.to_owned()];
         while let Some(path) = pending.pop() {
             let failed = |source| NodeError::Path { path: path.clone(), source };
@@ -215,7 +236,7 @@ impl Node {
         if !root.join("maps").join("PODS").exists() {
             return Ok(None);
         }
-        Ok(Some(Self { maps: NodeMaps::open(&root)?, root }))
+        Ok(Some(Self { maps: NodeMaps::open(&root)?, root, proxy_cgroups: Vec::new() }))
     }
 
     /// Detaches the node's programs and removes all pins. Pods must have been un-enrolled before.
@@ -224,6 +245,16 @@ impl Node {
         fs::remove_dir_all(&self.root)
             .map_err(|source| NodeError::Path { path: self.root.clone(), source })
     }
+}
+
+/// The cgroups, outside of the one for all, in which sockets are made that deliver to applications.
+///
+/// A socket keeps the cgroup in which it was made: the agent's, or with a stock agent the proxy's own.
+fn delivering(config: &NodeConfig) -> Result<Vec<PathBuf>, NodeError> {
+    let own = cgroup::of_process("self")
+        .map_err(|source| NodeError::Path { path: "/proc/self/cgroup".into(), source })?;
+    let makers = config.proxy_cgroups.iter().chain([&own]);
+    Ok(makers.filter(|maker| !cgroup::is_below(maker, &config.cgroup)).cloned().collect())
 }
 
 /// Where our pins are: layouts of two versions never meet.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
 use tracing::warn;
+use weft_redirect_abi::PodCounter;
 
 use crate::attach::AttachError;
 use crate::netlink::{self, Address, DnsCapture, Link, Monitor, Reach, Repaired};
@@ -122,10 +123,10 @@ impl Pod {
         let programs = PodPrograms::open(node.root(), &uid, &netns, dns)?;
         let mut pod = Self { uid, netns, dns, programs, monitor, guarded: 0 };
         if let Err(cause) = pod.capture(node, listeners) {
-            if taken_over == Remains::Nothing {
-                if let Err(error) = drain::undo(node, &pod.uid, pod.netns) {
-                    warn!(pod = %pod.uid, %error, "a failed enrolment was not undone completely");
-                }
+            if taken_over == Remains::Nothing
+                && let Err(error) = drain::undo(node, &pod.uid, pod.netns)
+            {
+                warn!(pod = %pod.uid, %error, "a failed enrolment was not undone completely");
             }
             return Err(cause);
         }
@@ -176,11 +177,6 @@ impl Pod {
         Draining::begin(node, self.uid, self.netns)
     }
 
-    /// What the pod's programs have counted since it was enrolled.
-    pub fn counters(&self) -> Result<Vec<(weft_redirect_abi::PodCounter, u64)>, PodError> {
-        self.programs.counters()
-    }
-
     /// Which pod.
     pub fn uid(&self) -> &PodUid {
         &self.uid
@@ -221,6 +217,11 @@ impl Surroundings {
         let global = |address: &&Address| address.reach == Reach::Global;
         self.addresses.iter().filter(global).map(|address| address.ip).collect()
     }
+}
+
+/// What the programs of a pinned pod have counted since it was enrolled.
+pub fn counters(node: &Node, uid: &PodUid) -> Result<Vec<(PodCounter, u64)>, PodError> {
+    programs::counters(&pins(node.root(), uid))
 }
 
 /// Does something inside the namespace and says what failed.

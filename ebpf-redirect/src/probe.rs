@@ -17,7 +17,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::netns;
+use crate::{cgroup, netns};
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -109,7 +109,7 @@ impl Machine {
             lacks.push(Lack::Btf { path: self.btf.clone() });
         }
         if !is_on(&self.cgroup, CGROUP2_MAGIC) {
-            let mounted = cgroup2_mount(&fs::read_to_string("/proc/mounts").unwrap_or_default());
+            let mounted = cgroup::mount(&fs::read_to_string("/proc/mounts").unwrap_or_default());
             lacks.push(Lack::CgroupV2 { path: self.cgroup.clone(), mounted });
         }
         let parent = self.bpffs.ancestors().find(|path| path.exists());
@@ -222,13 +222,4 @@ fn is_on(path: &Path, magic: u64) -> bool {
         Ok(u64::try_from(kind).unwrap_or_default() & 0xffff_ffff)
     };
     kind(path).is_ok_and(|found| found == magic)
-}
-
-/// Where a cgroup hierarchy of version 2 is mounted, by the text of `/proc/mounts`.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    })
 }

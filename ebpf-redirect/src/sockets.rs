@@ -17,7 +17,7 @@ use crate::sys;
 /// Connections that may wait for a proxy; the kernel caps it at the pod's `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// As ztunnel's: a peer that vanished is noticed after half an hour.
-const KEEPALIVE: Duration = Duration::from_secs(180);
+const KEEPALIVE: Duration = Duration::from_mins(3);
 const KEEPALIVE_PROBES: u32 = 9;
 
 const IP_RECVORIGDSTADDR: libc::c_int = 20;

@@ -141,14 +141,14 @@ impl Keeper {
             match self.pods.get(&uid) {
                 Some(Held::Enrolled { .. } | Held::Failed { .. }) => {}
                 // Wanted again: its rules are still there, and are taken over.
-                Some(Held::Draining(_)) | None => self.enroll(uid, file),
+                Some(Held::Draining(_)) | None => self.enroll(&uid, file),
             }
         }
     }
 
-    fn enroll(&mut self, uid: PodUid, file: PodFile) {
+    fn enroll(&mut self, uid: &PodUid, file: PodFile) {
         let started = Instant::now();
-        match self.try_enroll(&uid, &file) {
+        match self.try_enroll(uid, &file) {
             Ok((pod, offer)) => {
                 let watch = self.watch(&pod);
                 info!(
@@ -156,18 +156,18 @@ impl Keeper {
                     duration_us = started.elapsed().as_micros(), "enrolled"
                 );
                 self.pods.insert(uid.clone(), Held::Enrolled { file, pod: Box::new(pod), watch });
-                self.say(&uid, &Status::Captured { error: None });
+                self.say(uid, &Status::Captured { error: None });
                 self.roster.add(offer);
             }
             Err(error) => {
                 let error = chain(&error);
-                let known = matches!(self.pods.get(&uid), Some(Held::Failed { .. }));
+                let known = matches!(self.pods.get(uid), Some(Held::Failed { .. }));
                 if !known {
                     error!(pod = %uid, error, "enrolment failed, trying again");
                 }
                 let again = Instant::now() + RETRY;
                 self.pods.insert(uid.clone(), Held::Failed { file, again });
-                self.say(&uid, &Status::Failed { error: Some(error) });
+                self.say(uid, &Status::Failed { error: Some(error) });
             }
         }
     }
@@ -223,8 +223,10 @@ impl Keeper {
         match held {
             Held::Enrolled { pod, watch, .. } => {
                 watch.abort();
+                let unenrolled = pod.unenroll(&mut self.node);
+                // Not before: a proxy that has let go accepts nothing that is still captured.
                 self.roster.remove(uid);
-                match pod.unenroll(&mut self.node) {
+                match unenrolled {
                     Ok(draining) => self.drain(uid.clone(), draining),
                     Err(error) => {
                         // Its pins are found again by the next agent, or by `cleanup`.
@@ -323,7 +325,7 @@ impl Keeper {
         for uid in again {
             if let Some(Held::Failed { file, .. }) = self.pods.get(&uid) {
                 let file = file.clone();
-                self.enroll(uid, file);
+                self.enroll(&uid, file);
             }
         }
         self.drain_further();
@@ -389,11 +391,15 @@ impl Keeper {
         }
     }
 
-    fn exempt(&mut self, _pid: i32) {}
+    fn exempt(&mut self, pid: i32) {
+        if let Err(error) = self.node.exempt_process(pid) {
+            warn!(pid, error = chain(&error), "the proxy's cgroup cannot be exempted");
+        }
+    }
 }
 
 /// An error and its causes, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -25,37 +25,31 @@ const fn aligned(length: usize) -> usize {
 
 /// A message to be sent.
 #[derive(Debug, Clone)]
-pub(super) struct Message(Vec<u8>);
+pub(super) struct Message {
+    kind: u16,
+    flags: u16,
+    body: Vec<u8>,
+}
 
 impl Message {
     /// A request that is acknowledged.
-    pub(super) fn request(kind: u16, body: &[u8]) -> Self {
-        Self::new(kind, NLM_F_REQUEST | NLM_F_ACK, body)
+    pub(super) fn request(kind: u16, header: &[u8]) -> Self {
+        Self { kind, flags: NLM_F_REQUEST | NLM_F_ACK, body: padded(header.to_vec()) }
     }
 
     /// A request for all of a kind.
-    pub(super) fn dump(kind: u16, body: &[u8]) -> Self {
-        Self::new(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
-    }
-
-    fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(body);
-        bytes.resize(aligned(bytes.len()), 0);
-        Self(bytes)
+    pub(super) fn dump(kind: u16, header: &[u8]) -> Self {
+        Self { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, body: padded(header.to_vec()) }
     }
 
     /// Adds an attribute.
     pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
         let length =
             u16::try_from(ATTRIBUTE_HEADER + value.len()).expect("our attributes are short");
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(aligned(self.0.len()), 0);
+        self.body.extend(length.to_ne_bytes());
+        self.body.extend(kind.to_ne_bytes());
+        self.body.extend(value);
+        self.body = padded(self.body);
         self
     }
 
@@ -66,14 +60,21 @@ impl Message {
 
     /// The bytes to send, with further flags and a number by which the answer is known.
     pub(super) fn finish(self, flags: u16, sequence: u32) -> Vec<u8> {
-        let mut bytes = self.0;
-        let length = u32::try_from(bytes.len()).expect("our messages are short");
-        let all = u16::from_ne_bytes([bytes[6], bytes[7]]) | flags;
-        bytes[..4].copy_from_slice(&length.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&all.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        let length = u32::try_from(HEADER + self.body.len()).expect("our messages are short");
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(self.kind.to_ne_bytes());
+        bytes.extend((self.flags | flags).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        // From us, whoever that is: the kernel knows.
+        bytes.extend([0; 4]);
+        bytes.extend(self.body);
         bytes
     }
+}
+
+fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(aligned(bytes.len()), 0);
+    bytes
 }
 
 /// A message that was received.

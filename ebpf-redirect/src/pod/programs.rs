@@ -141,18 +141,19 @@ impl PodPrograms {
 
     /// Packets that the guard has dropped.
     pub(super) fn guarded(&self) -> Result<u64, PodError> {
-        self.counter(PodCounter::Guarded)
+        sum(&self.counters, PodCounter::Guarded)
     }
+}
 
-    /// All counters.
-    pub(super) fn counters(&self) -> Result<Vec<(PodCounter, u64)>, PodError> {
-        PodCounter::ALL.iter().map(|counter| Ok((*counter, self.counter(*counter)?))).collect()
-    }
+/// All counters, from a pod's pins.
+pub(super) fn counters(folder: &Path) -> Result<Vec<(PodCounter, u64)>, PodError> {
+    let counters = node::typed(&folder.join("POD_COUNT")).map_err(failed("POD_COUNT"))?;
+    PodCounter::ALL.iter().map(|counter| Ok((*counter, sum(&counters, *counter)?))).collect()
+}
 
-    fn counter(&self, counter: PodCounter) -> Result<u64, PodError> {
-        let per_cpu = self.counters.get(&(counter as u32), 0).map_err(failed("POD_COUNT"))?;
-        Ok(per_cpu.iter().sum())
-    }
+fn sum(counters: &PerCpuArray<MapData, u64>, counter: PodCounter) -> Result<u64, PodError> {
+    let per_cpu = counters.get(&(counter as u32), 0).map_err(failed("POD_COUNT"))?;
+    Ok(per_cpu.iter().sum())
 }
 
 pub(super) const GUARD: &str = "guard";
