@@ -26,6 +26,7 @@ mod slice;
 pub(crate) use authorization::target as authorization_target;
 pub(crate) use peer_authentication::target as peer_authentication_target;
 pub(crate) use pod::{identity, is_enrolled};
+pub(crate) use selection::entry_names;
 pub(crate) use slice::target_pod;
 
 /// What is true of the whole mesh.

@@ -112,6 +112,26 @@ impl Index {
         }
     }
 
+    /// What the objects come to when everything is compiled anew, whatever was marked: the same as what is in
+    /// force after a flush, or else an arrow is missing in `index/dirty.rs`. Costs a compilation of all.
+    pub fn from_scratch(&self) -> BTreeMap<ResourceKey, Change> {
+        let units = dirty::all(&self.store, &self.mesh);
+        let compiled = units.iter().map(|unit| compile::unit(&self.store, &self.mesh, unit));
+        let resources = compiled.flat_map(|compiled| compiled.resources);
+        resources.map(|resource| (resource.key(), resource)).collect()
+    }
+
+    /// Compares with [`Self::from_scratch`] and, where it differs, takes over what is right. Returns the
+    /// changes, of which there should be none.
+    pub fn check(&mut self) -> Vec<Change> {
+        if self.resources == self.from_scratch() {
+            return Vec::new();
+        }
+        self.dirty.extend(dirty::all(&self.store, &self.mesh));
+        self.dirty.extend(self.made.keys().cloned());
+        self.flush()
+    }
+
     /// Everything in force, as changes to an empty view.
     pub fn resources(&self) -> impl Iterator<Item = &Change> {
         self.resources.values()

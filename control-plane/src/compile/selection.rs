@@ -34,7 +34,7 @@ impl Memberships {
     }
 }
 
-pub(super) fn entry_names(entry: &ServiceEntry) -> impl Iterator<Item = ServiceName> {
+pub(crate) fn entry_names(entry: &ServiceEntry) -> impl Iterator<Item = ServiceName> {
     let namespace = Namespace::new(&entry.metadata.namespace).ok();
     let hosts = entry.spec.hosts.iter().filter_map(|host| Hostname::new(host).ok());
     hosts.filter_map(move |hostname| Some(ServiceName { namespace: namespace.clone()?, hostname }))

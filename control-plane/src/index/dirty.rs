@@ -3,13 +3,16 @@
 //! Asked with the object in the store, once for what it was and once for what it is. The property test
 //! (`index/tests.rs`) fails when an arrow is missing here.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_model::{Hostname, Namespace as NamespaceName, ServiceName};
 
 use super::store::{Store, hosts_of, pods_of, service_of};
 use crate::{
-    compile::{Mesh, Target, Unit, authorization_target, peer_authentication_target, service_name},
+    compile::{
+        Mesh, Target, Unit, authorization_target, entry_names, peer_authentication_target,
+        service_name,
+    },
     objects::{EndpointSlice, Labels, Name, Object, Service, ServiceEntry, selects},
 };
 
@@ -36,6 +39,26 @@ pub(super) fn units(store: &Store, mesh: &Mesh, object: &Object) -> Vec<Unit> {
         }
     }
     units.marked
+}
+
+/// Every unit that there is.
+pub(super) fn all(store: &Store, mesh: &Mesh) -> BTreeSet<Unit> {
+    let mut all = BTreeSet::from([Unit::StaticStrict]);
+    let policies = store.authorization_policies.all();
+    all.extend(policies.map(|o| Unit::AuthorizationPolicy(o.metadata.key())));
+    let peers = store.peer_authentications.all();
+    all.extend(peers.map(|o| Unit::PeerAuthentication(o.metadata.key())));
+    all.extend(store.slices.all().map(|o| Unit::EndpointSlice(o.metadata.key())));
+    all.extend(store.workload_entries.all().map(|o| Unit::WorkloadEntry(o.metadata.key())));
+    all.extend(store.pods.all().map(|o| Unit::Pod(o.metadata.key())));
+    let services = store.services.all();
+    let services = services.filter_map(|o| service_name(mesh, &o.metadata.key()).ok());
+    all.extend(services.map(Unit::Service));
+    for entry in store.service_entries.all() {
+        all.insert(Unit::ServiceEntry(entry.metadata.key()));
+        all.extend(entry_names(entry).map(Unit::Service));
+    }
+    all
 }
 
 struct Units<'a> {

@@ -105,14 +105,18 @@ proptest! {
             }
         }
         index.flush().into_iter().for_each(|change| view.apply(change));
-        let mut scratch = Index::new(mesh());
-        for object in present.values() {
-            scratch.apply(object);
-        }
+        let scratch = index.from_scratch();
         let mut expected = View::default();
-        scratch.flush().into_iter().for_each(|change| expected.apply(change));
-        prop_assert_eq!(&index.resources, &scratch.resources);
-        prop_assert_eq!(index.problems(), scratch.problems());
+        scratch.values().for_each(|change| expected.apply(change.clone()));
+        prop_assert_eq!(&index.resources, &scratch);
+        let mut fresh = Index::new(mesh());
+        for object in present.values() {
+            fresh.apply(object);
+        }
+        fresh.flush();
+        prop_assert_eq!(&fresh.resources, &scratch);
+        prop_assert_eq!(index.problems(), fresh.problems());
+        prop_assert_eq!(index.check(), vec![]);
         // The changes that were told on the way lead to the same.
         prop_assert_eq!(view, expected);
     }
@@ -179,4 +183,29 @@ fn a_node_may_have_the_identities_of_enrolled_pods_that_run_on_it() {
     assert!(entitled(&format!("{plain}{namespace}"), "a", web), "by its namespace");
     let out = plain.replace("{app: web}", "{istio.io/dataplane-mode: none}");
     assert!(!entitled(&format!("{out}{namespace}"), "a", web), "though its namespace");
+}
+
+#[test]
+fn a_service_that_comes_after_its_slice_draws_in_the_pods_that_the_slice_names() {
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: e, namespace: shop, labels: {kubernetes.io/service-name: web}}
+ports: [{port: 90}]
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: web}}]
+";
+    let service = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.1.0.1, ports: [{port: 80}]}
+";
+    let mut index = compiled(&format!("{POD}{slice}")).0;
+    index.apply(&objects(service)[0]);
+    let changes = index.flush();
+    let endpoint = changes.iter().find_map(|change| match change {
+        Change::Workload(pod) => pod.services.values().next().cloned(),
+        _ => None,
+    });
+    assert_eq!(endpoint, Some([(80, 90)].into()), "{changes:?}");
 }
