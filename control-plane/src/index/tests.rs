@@ -107,7 +107,9 @@ proptest! {
         index.flush().into_iter().for_each(|change| view.apply(change));
         let scratch = index.from_scratch();
         let mut expected = View::default();
-        scratch.values().for_each(|change| expected.apply(change.clone()));
+        for change in scratch.values() {
+            expected.apply(change.clone());
+        }
         prop_assert_eq!(&index.resources, &scratch);
         let mut fresh = Index::new(mesh());
         for object in present.values() {
