@@ -170,10 +170,11 @@ fn hammer(to: SocketAddr, threads: u8, marker: &str) -> Result<()> {
 fn one(to: SocketAddr, marker: &str) -> Result<(), std::io::Error> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("GET /{marker} HTTP/1.1\r\nHost: app\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET /?{marker} HTTP/1.0\r\nHost: app\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    if !answer.starts_with("HTTP/1.1 200 OK\r\n") || !answer.ends_with('\n') {
+    let is_ok = answer.split_once(' ').is_some_and(|(_, rest)| rest.starts_with("200 OK\r\n"));
+    if !is_ok || !answer.ends_with('\n') {
         return Err(std::io::Error::new(ErrorKind::InvalidData, format!("answered {answer:?}")));
     }
     Ok(())

@@ -34,12 +34,11 @@ fn stage(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
-/// Python's own web server, with a page that names the pod and a file that takes long.
+/// Python's own web server, with a page that names the pod.
 fn serve(mesh: &Mesh, pod: &Pod) -> Result<Process> {
     let dir = mesh.lab.dir().join("www").join(pod.name());
     fs::create_dir_all(&dir).context("make the server's folder")?;
     fs::write(dir.join("index.html"), format!("this is {}\n", pod.name()))?;
-    fs::write(dir.join("movie"), vec![b'.'; 32 << 20])?;
     let dir = dir.display().to_string();
     pod.serve_with(80, "python3", &["-m", "http.server", "80", "--bind", "::", "--directory", &dir])
 }
@@ -115,24 +114,22 @@ fn deny(mesh: &Mesh, accounts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn cut(story: &mut Story, mesh: &Mesh) -> Result<()> {
+fn cut(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
     story.step("A policy edited in the folder cuts a live connection");
-    let url = format!("http://{}/movie", mesh.vip());
-    let file = mesh.lab.dir().join("movie.part");
-    let path = file.display().to_string();
-    let args = ["-sS", "--limit-rate", "20k", "-o", &path, &url];
-    let mut download = mesh.client.start("movie", "curl", &args)?;
-    shown("client", &format!("curl --limit-rate 20k {url} &"), "");
-    let size = || fs::metadata(&file).map_or(0, |meta| meta.len());
-    wait_for("the download runs", LONG, || (size() > 40_000).then_some(()))?;
+    mesh.servers.push(mesh.web[1].serve(8080)?);
+    let url = format!("http://{}:8080/drip", mesh.web[1].v4());
+    let mut drip = mesh.client.start("drip", "curl", &["-sSN", &url])?;
+    shown("client", &format!("curl -N {url} &"), "");
+    wait_for("the server drips", LONG, || (drip.log().lines().count() > 5).then_some(()))?;
     let edited = Instant::now();
     deny(mesh, &["intruder", "client"])?;
-    let status = download.exit(LONG).context("the connection was not cut")?;
+    let status = drip.exit(LONG).context("the connection was not cut")?;
     let after = edited.elapsed();
-    ensure!(!status.success(), "the download ended well, it was not cut");
-    let said = download.log();
-    shown("client", "wait", &said);
-    note(&format!("cut {after:.0?} after the edit, at {} of 32 MiB", size()));
+    ensure!(!status.success(), "curl ended well, it was not cut");
+    let log = drip.log();
+    let end: Vec<_> = log.lines().rev().take(3).collect();
+    shown("client", "wait", &end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    note(&format!("cut {after:.0?} after the edit"));
     deny(mesh, &["intruder"])?;
     let url = format!("http://{}/", mesh.vip());
     wait_for("the client is let in again", LONG, || mesh.client.curl(&url).ok())?;
