@@ -1,13 +1,14 @@
-//! In which cgroup a process is, as a folder.
+//! Cgroups of version 2, as folders.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The folder of the cgroup (version 2) that a process is in; `self` for our own.
-pub(crate) fn of_process(process: &str) -> io::Result<PathBuf> {
+/// The folder of the cgroup that we are in.
+pub(crate) fn of_ourselves() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts")?;
-    let groups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup of version 2");
     let mount = mount(&mounts).ok_or_else(missing)?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).ok_or_else(missing)?;
@@ -31,4 +32,25 @@ pub(crate) fn is_below(cgroup: &Path, ancestor: &Path) -> bool {
         (Ok(cgroup), Ok(ancestor)) => cgroup.starts_with(ancestor),
         _ => false,
     }
+}
+
+/// The ids of a cgroup and of all below it: the inodes of their folders. None, if it is not there.
+pub(crate) fn ids_below(cgroup: &Path) -> io::Result<Vec<u64>> {
+    let (mut pending, mut ids) = (vec![cgroup.to_owned()], Vec::new());
+    while let Some(path) = pending.pop() {
+        let looked = fs::metadata(&path).and_then(|meta| Ok((meta.ino(), fs::read_dir(&path)?)));
+        let (id, entries) = match looked {
+            // One may go while we look.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            looked => looked?,
+        };
+        ids.push(id);
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(ids)
 }

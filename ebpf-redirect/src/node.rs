@@ -1,18 +1,15 @@
 //! The node's programs: loaded, pinned, and replaced in place by a later agent.
 
+mod hooks;
 mod maps;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use aya::Ebpf;
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
 use weft_redirect_abi::{NodeCounter, VERSION};
 
-use crate::attach::{AttachError, attach_or_replace};
+use crate::attach::AttachError;
 use crate::cgroup;
 use crate::netns::{Netns, NetnsError};
 use crate::objects::{Constant, Object, ObjectError};
@@ -98,118 +95,22 @@ impl Node {
         let mut node = Self { maps: NodeMaps::open(&root)?, root, proxy_cgroups };
         // Whose sockets are exempt must be known before the first connection is judged.
         node.maps.set_host(Netns::open(&config.host_netns)?.cookie())?;
-        for cgroup in &config.proxy_cgroups {
-            node.exempt_proxy(cgroup)?;
-        }
-        node.attach(&mut object, config)?;
+        node.exempt_proxies()?;
+        hooks::attach(&node.root, &mut object, config)?;
         Ok(node)
     }
 
-    fn attach(&self, object: &mut Ebpf, config: &NodeConfig) -> Result<(), NodeError> {
-        let all = Cgroup::open(&config.cgroup)?;
-        let probing = match &config.probes {
-            ProbeExemption::Host => Cgroup::open(&config.cgroup)?,
-            ProbeExemption::Cgroup(path) => Cgroup::open(path)?,
-        };
-        let mut kept = vec![
-            self.attach_sock_ops(object, "probe", &probing)?,
-            self.attach_sock_ops(object, "deliver", &all)?,
-        ];
-        for cgroup in delivering(config)? {
-            kept.push(self.attach_sock_ops(object, "deliver", &Cgroup::open(&cgroup)?)?);
-        }
-        // Last: from here on pods are captured, and exemptions must be known.
-        kept.push(self.attach_connect(object, "connect4", &all)?);
-        kept.push(self.attach_connect(object, "connect6", &all)?);
-        self.detach_all_but(&kept)
-    }
-
-    fn attach_connect(
-        &self,
-        object: &mut Ebpf,
-        name: &'static str,
-        cgroup: &Cgroup,
-    ) -> Result<PathBuf, AttachError> {
-        let failed = |source| AttachError::Program { program: name, source };
-        let program = object.program_mut(name).ok_or(AttachError::Missing { program: name })?;
-        let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
-        let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
-        let pin = self.link_pin(name, cgroup);
-        attach_or_replace(name, &pin, &fd, || {
-            let id = program.attach(&cgroup.file, CgroupAttachMode::Single).map_err(failed)?;
-            let link = program.take_link(id).map_err(failed)?;
-            FdLink::try_from(link).map_err(|source| AttachError::Link { program: name, source })
-        })?;
-        Ok(pin)
-    }
-
-    fn attach_sock_ops(
-        &self,
-        object: &mut Ebpf,
-        name: &'static str,
-        cgroup: &Cgroup,
-    ) -> Result<PathBuf, AttachError> {
-        let failed = |source| AttachError::Program { program: name, source };
-        let program = object.program_mut(name).ok_or(AttachError::Missing { program: name })?;
-        let program: &mut SockOps = program.try_into().map_err(failed)?;
-        program.load().map_err(failed)?;
-        let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
-        let pin = self.link_pin(name, cgroup);
-        attach_or_replace(name, &pin, &fd, || {
-            let id = program.attach(&cgroup.file, CgroupAttachMode::Single).map_err(failed)?;
-            let link = program.take_link(id).map_err(failed)?;
-            FdLink::try_from(link).map_err(|source| AttachError::Link { program: name, source })
-        })?;
-        Ok(pin)
-    }
-
-    /// The cgroup is part of the name, so that an agent told another one attaches there.
-    fn link_pin(&self, program: &str, cgroup: &Cgroup) -> PathBuf {
-        self.root.join("links").join(format!("{program}-{}", cgroup.id))
-    }
-
-    /// Takes away the links that an agent with another configuration left.
-    fn detach_all_but(&self, kept: &[PathBuf]) -> Result<(), NodeError> {
-        let links = self.root.join("links");
-        let failed = |source| NodeError::Path { path: links.clone(), source };
-        for entry in fs::read_dir(&links).map_err(failed)? {
-            let pin = entry.map_err(failed)?.path();
-            if !kept.contains(&pin) {
-                fs::remove_file(&pin).map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A proxy said hello: its cgroup may have been made after we looked.
+    /// Makes the proxy's cgroups, and those below them, exactly those whose connections are the proxy's own.
     ///
-    /// Errors: none where it is not below the proxy's cgroups; then its connections are judged as any.
-    pub fn exempt_process(&mut self, pid: i32) -> Result<(), NodeError> {
-        let path = cgroup::of_process(&pid.to_string()).map_err(|source| NodeError::Path {
-            path: format!("/proc/{pid}/cgroup").into(),
-            source,
-        })?;
-        if self.proxy_cgroups.iter().any(|proxy| cgroup::is_below(&path, proxy)) {
-            self.exempt_proxy(&path)?;
+    /// A cgroup that is not there yet is looked for again when a proxy says hello.
+    pub fn exempt_proxies(&mut self) -> Result<(), NodeError> {
+        let mut ids = Vec::new();
+        for cgroup in &self.proxy_cgroups {
+            let found = cgroup::ids_below(cgroup)
+                .map_err(|source| NodeError::Path { path: cgroup.clone(), source })?;
+            ids.extend(found);
         }
-        Ok(())
-    }
-
-    /// From here on, processes in this cgroup and below it are the proxy, whose connections are its own.
-    fn exempt_proxy(&mut self, cgroup: &Path) -> Result<(), NodeError> {
-        let mut pending = vec![cgroup.to_owned()];
-        while let Some(path) = pending.pop() {
-            let failed = |source| NodeError::Path { path: path.clone(), source };
-            self.maps.exempt_cgroup(fs::metadata(&path).map_err(failed)?.ino())?;
-            for entry in fs::read_dir(&path).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                if entry.file_type().map_err(failed)?.is_dir() {
-                    pending.push(entry.path());
-                }
-            }
-        }
-        Ok(())
+        self.maps.exempt_exactly(&ids)
     }
 
     /// What the node's programs have counted since they were first loaded.
@@ -247,16 +148,6 @@ impl Node {
     }
 }
 
-/// The cgroups, outside of the one for all, in which sockets are made that deliver to applications.
-///
-/// A socket keeps the cgroup in which it was made: the agent's, or with a stock agent the proxy's own.
-fn delivering(config: &NodeConfig) -> Result<Vec<PathBuf>, NodeError> {
-    let own = cgroup::of_process("self")
-        .map_err(|source| NodeError::Path { path: "/proc/self/cgroup".into(), source })?;
-    let makers = config.proxy_cgroups.iter().chain([&own]);
-    Ok(makers.filter(|maker| !cgroup::is_below(maker, &config.cgroup)).cloned().collect())
-}
-
 /// Where our pins are: layouts of two versions never meet.
 pub(crate) fn root(bpffs: &Path) -> PathBuf {
     bpffs.join(format!("v{VERSION}"))
@@ -270,22 +161,4 @@ fn pinned_pods(root: &Path) -> Result<Vec<String>, NodeError> {
         found.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
     }
     Ok(found)
-}
-
-/// An open cgroup. Its id is the inode of its folder.
-#[derive(Debug)]
-struct Cgroup {
-    file: File,
-    id: u64,
-}
-
-impl Cgroup {
-    fn open(path: &Path) -> Result<Self, NodeError> {
-        let opened = || -> io::Result<Self> {
-            let file = File::open(path)?;
-            let id = file.metadata()?.ino();
-            Ok(Self { file, id })
-        };
-        opened().map_err(|source| NodeError::Path { path: path.to_owned(), source })
-    }
 }

@@ -77,6 +77,8 @@ impl Object {
     ) -> Result<Ebpf, ObjectError> {
         let bytes = self.bytes()?;
         let mut loader = EbpfLoader::new();
+        // Our programs take no layout from the kernel; to read its types would cost more than all the rest.
+        loader.btf(None);
         for (map, pin) in pins {
             loader.map_pin_path(map, pin.as_path());
         }

@@ -8,6 +8,7 @@
 //! ```
 
 mod drain;
+mod guard;
 mod programs;
 mod sysctl;
 mod uid;

@@ -71,7 +71,7 @@ const LISTENERS: [(Slot, u16, SocketKind, SocketKind); 5] = [
     (Slot::DnsTcp, 15053, SocketKind::DnsTcpV4, SocketKind::DnsTcpV6),
 ];
 
-/// Opens the listeners of a pod.
+/// Opens the listeners of a pod; those of IPv4 only, on a machine without IPv6.
 pub fn listen(dns: DnsCapture) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (slot, port, v4, v6) in LISTENERS {
@@ -79,20 +79,28 @@ pub fn listen(dns: DnsCapture) -> io::Result<Vec<Listener>> {
             continue;
         }
         for (family, kind) in [(Family::V4, v4), (Family::V6, v6)] {
-            let socket = match slot {
-                Slot::DnsUdp => dns_socket(family)?,
-                Slot::Outbound | Slot::InboundPlaintext | Slot::Hbone | Slot::DnsTcp => {
-                    tcp(family)?
+            match listener(slot, family, port) {
+                Ok(socket) => listeners.push(Listener { kind, slot, family, socket }),
+                Err(error)
+                    if family == Family::V6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
                 }
-            };
-            bind(&socket, family, port)?;
-            if slot != Slot::DnsUdp {
-                socket.listen(BACKLOG)?;
+                Err(error) => return Err(error),
             }
-            listeners.push(Listener { kind, slot, family, socket });
         }
     }
     Ok(listeners)
+}
+
+fn listener(slot: Slot, family: Family, port: u16) -> io::Result<Socket> {
+    let socket = match slot {
+        Slot::DnsUdp => dns_socket(family)?,
+        Slot::Outbound | Slot::InboundPlaintext | Slot::Hbone | Slot::DnsTcp => tcp(family)?,
+    };
+    bind(&socket, family, port)?;
+    if slot != Slot::DnsUdp {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
 }
 
 /// Binds to the address that nobody can dial. If the pod's program has the port, any other does as well.

@@ -18,6 +18,9 @@ tests![
     tunnelled_traffic_has_its_own_listener,
     name_lookups_are_answered_by_the_proxy_as_the_resolver_that_was_asked,
     the_proxys_own_sockets_leave_the_pod,
+    a_pod_may_keep_its_name_lookups,
+    a_pod_without_ipv6_is_captured,
+    a_program_that_has_our_port_keeps_it,
 ];
 
 type Way = fn(SocketAddr) -> std::io::Result<String>;
@@ -197,4 +200,51 @@ fn the_proxys_own_sockets_leave_the_pod() {
         assert_eq!(line, format!("app {from}"));
     }
     assert_eq!(world.counter("node", "proxy"), 2);
+}
+
+fn a_pod_may_keep_its_name_lookups() {
+    let world = World::new();
+    world.ask_to_enroll_with(Who::A, &serde_json::json!({"dnsCapture": false}));
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let resolver = world.inside(Who::C, || UdpSocket::bind(at(Who::C.v4(), 53)).unwrap());
+    resolver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    world.inside(Who::A, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.send_to(b"query", at(Who::C.v4(), 53)).unwrap();
+    });
+    let (_, from) = resolver.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(from.ip(), Who::A.v4());
+    // Over TCP it is a connection as any.
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 53))).unwrap();
+    assert!(line.starts_with("outbound"), "{line}");
+}
+
+fn a_pod_without_ipv6_is_captured() {
+    let world = World::new();
+    world.inside(Who::A, || {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    });
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    let to = at(Who::C.v4(), 8080);
+    let line = world.inside(Who::A, || ask(to)).unwrap();
+    assert!(says("outbound", to, Who::A.v4())(&line), "{line}");
+    world.inside(Who::A, || ask(at(Who::C.v6(), 8080))).expect_err("there is no IPv6");
+}
+
+fn a_program_that_has_our_port_keeps_it() {
+    let world = World::new();
+    for port in [15001, 15006, 15008, 15053] {
+        world.inside(Who::A, || serve(port));
+    }
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    let to = at(Who::C.v4(), 8080);
+    let line = world.inside(Who::A, || ask(to)).unwrap();
+    assert!(says("outbound", to, Who::A.v4())(&line), "{line}");
+    let line = world.inside(Who::A, || ask(at(Who::A.v4(), 15001))).unwrap();
+    assert!(line.starts_with("app "), "{line}");
+    let line = world.inside(Who::C, || ask(at(Who::A.v4(), 15008))).unwrap();
+    assert!(line.starts_with("hbone "), "{line}");
 }

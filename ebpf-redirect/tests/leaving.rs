@@ -13,6 +13,7 @@ tests![
     a_namespace_that_is_deleted_is_let_go,
     another_namespace_under_the_same_name_is_another_pod,
     a_pod_may_come_back_while_it_drains,
+    an_agent_that_is_asked_to_stop_leaves_pods_captured,
 ];
 
 fn connections_from_before_enrolment_survive_it() {
@@ -151,4 +152,15 @@ fn a_pod_may_come_back_while_it_drains() {
     open.echo("all the while").unwrap();
     let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
     assert!(line.starts_with("outbound"), "{line}");
+}
+
+fn an_agent_that_is_asked_to_stop_leaves_pods_captured() {
+    let mut world = World::new();
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    world.stop_agent();
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
+    assert!(line.starts_with("outbound"), "{line}");
+    assert!(world.agent_log().contains("enrolled pods stay captured"), "{}", world.agent_log());
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_redirect::netns::Netns;
@@ -284,6 +285,14 @@ impl World {
         agent.wait().unwrap();
     }
 
+    /// As a supervisor does, and as it expects.
+    pub(crate) fn stop_agent(&mut self) {
+        let mut agent = self.agent.take().expect("the agent runs");
+        let pid = Pid::from_raw(i32::try_from(agent.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(agent.wait().unwrap().success(), "{}", self.agent_log());
+    }
+
     fn pod_file(&self, who: Who) -> PathBuf {
         self.dir.path().join("pods").join(format!("{}.json", who.uid()))
     }
@@ -295,10 +304,18 @@ impl World {
     }
 
     pub(crate) fn ask_to_enroll(&self, who: Who) {
-        let pod = json!({
+        self.ask_to_enroll_with(who, &json!({}));
+    }
+
+    /// With further fields in the pod's file.
+    pub(crate) fn ask_to_enroll_with(&self, who: Who, fields: &Value) {
+        let mut pod = json!({
             "uid": who.uid(), "namespace": "default", "name": who.name(),
             "serviceAccount": "account", "netns": format!("/run/netns/{}", self.name(who)),
         });
+        for (name, value) in fields.as_object().expect("fields have names") {
+            pod[name] = value.clone();
+        }
         let hidden = self.dir.path().join("pods/.new");
         fs::write(&hidden, pod.to_string()).unwrap();
         fs::rename(&hidden, self.pod_file(who)).unwrap();

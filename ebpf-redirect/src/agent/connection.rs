@@ -93,7 +93,7 @@ async fn serve(socket: PacketSocket, user: ProxyUser, roster: Roster) {
         }
     };
     let pid = socket.peer_pid().unwrap_or_default();
-    roster.tell_keeper(News::Joined(pid));
+    roster.tell_keeper(News::Joined);
     let (id, orders) = roster.join();
     info!(proxy = ?id, pid, takes_fds = hello.takes_fds, "proxy connected");
     let mut proxy = Connection { socket, hello, roster: roster.clone() };
@@ -211,7 +211,7 @@ impl Connection {
             workload_info: Some(offer.info.clone()),
             ..AddWorkload::default()
         };
-        let mut descriptors = vec![offer.netns_fd.as_fd()];
+        let mut descriptors = vec![offer.netns.as_fd()];
         if self.hello.takes_fds {
             add.listeners = offer.listeners.iter().map(|one| i32::from(one.kind())).collect();
             add.netns_cookie = offer.netns.cookie();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use weft_xds::zds::WorkloadInfo;
@@ -73,7 +73,7 @@ impl Keeper {
     /// Keeps pods as their folder says, for ever.
     pub(super) async fn keep(&mut self, mut news: mpsc::Receiver<News>) {
         self.resume();
-        self.follow_folder();
+        self.follow_folder().await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -82,7 +82,7 @@ impl Keeper {
                 biased;
                 Some(news) = news.recv() => self.hear(news),
                 changed = self.folder.changed() => match changed {
-                    Ok(()) => self.follow_folder(),
+                    Ok(()) => self.follow_folder().await,
                     Err(error) => error!(%error, "the pods folder cannot be watched"),
                 },
                 _ = tick.tick() => self.look_around(),
@@ -110,7 +110,7 @@ impl Keeper {
         }
     }
 
-    fn follow_folder(&mut self) {
+    async fn follow_folder(&mut self) {
         let (wanted, bad) = match self.folder.read() {
             Ok(read) => read,
             Err(error) => {
@@ -141,7 +141,11 @@ impl Keeper {
             match self.pods.get(&uid) {
                 Some(Held::Enrolled { .. } | Held::Failed { .. }) => {}
                 // Wanted again: its rules are still there, and are taken over.
-                Some(Held::Draining(_)) | None => self.enroll(&uid, file),
+                Some(Held::Draining(_)) | None => {
+                    self.enroll(&uid, file);
+                    // Proxies are served between two of many pods.
+                    yield_now().await;
+                }
             }
         }
     }
@@ -176,13 +180,11 @@ impl Keeper {
         let dns = if file.dns_capture { DnsCapture::On } else { DnsCapture::Off };
         let netns = Netns::open(&file.netns)?;
         let offered = Netns::open(&file.netns)?;
-        let failed = |what| {
-            let netns = file.netns.clone();
-            move |source| PodError::Inside { what, netns, source }
-        };
-        let listeners = netns.run(|| sockets::listen(dns))?.map_err(failed("opening listeners"))?;
-        let netns_fd =
-            netns.as_fd().try_clone_to_owned().map_err(failed("keeping the namespace open"))?;
+        let listeners = netns.run(|| sockets::listen(dns))?.map_err(|source| PodError::Inside {
+            what: "opening listeners",
+            netns: file.netns.clone(),
+            source,
+        })?;
         let enrolment = Enrolment { uid: uid.clone(), netns, dns };
         let pod = Pod::enroll(&mut self.node, enrolment, &listeners)?;
         if offered.cookie() != pod.netns().cookie() {
@@ -195,7 +197,7 @@ impl Keeper {
             namespace: file.namespace.clone(),
             service_account: file.service_account.clone(),
         };
-        Ok((pod, Offer { uid: uid.clone(), info, netns: offered, listeners, netns_fd }))
+        Ok((pod, Offer { uid: uid.clone(), info, netns: offered, listeners }))
     }
 
     /// A task that says when the pod's network changed. It ends with the pod.
@@ -279,7 +281,12 @@ impl Keeper {
                 warn!(pod = %uid, error, "the proxy cannot serve the pod yet");
                 self.say(&uid, &Status::Captured { error: Some(error) });
             }
-            News::Joined(pid) => self.exempt(pid),
+            // Its cgroup may have been made after we looked.
+            News::Joined => {
+                if let Err(error) = self.node.exempt_proxies() {
+                    warn!(error = chain(&error), "the proxy's cgroups cannot be exempted");
+                }
+            }
             News::AllGone => {
                 warn!("no proxy is connected; captured connections wait");
                 let enrolled = |(uid, held): (&PodUid, &Held)| {
@@ -388,12 +395,6 @@ impl Keeper {
     fn say(&self, uid: &PodUid, status: &Status) {
         if let Err(error) = self.folder.write_status(uid, status) {
             warn!(pod = %uid, %error, "the pod's status cannot be written");
-        }
-    }
-
-    fn exempt(&mut self, pid: i32) {
-        if let Err(error) = self.node.exempt_process(pid) {
-            warn!(pid, error = chain(&error), "the proxy's cgroup cannot be exempted");
         }
     }
 }

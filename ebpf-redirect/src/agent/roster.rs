@@ -5,7 +5,6 @@
 //! the pods that it does not know.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -23,11 +22,8 @@ const ORDERS_MAX: usize = 8192;
 pub(super) struct Offer {
     pub(super) uid: PodUid,
     pub(super) info: WorkloadInfo,
-    /// The agent's own handle on the namespace.
     pub(super) netns: Netns,
     pub(super) listeners: Vec<Listener>,
-    /// Kept open with the rest, so that the proxy can be passed it at any time.
-    pub(super) netns_fd: OwnedFd,
 }
 
 /// What one proxy is to be told next.
@@ -45,8 +41,8 @@ pub(super) enum News {
     Confirmed(PodUid),
     /// A proxy cannot serve the pod.
     Declined(PodUid, String),
-    /// A proxy said hello, from this process.
-    Joined(i32),
+    /// A proxy said hello.
+    Joined,
     /// No proxy is connected.
     AllGone,
     /// Something about a pod's network changed.

@@ -67,7 +67,8 @@ impl Socket {
     pub(super) fn create(&mut self, message: Message) -> io::Result<bool> {
         match self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL)? {
             0 => Ok(true),
-            libc::EEXIST => Ok(false),
+            // A machine without IPv6 has nothing that could leave by it.
+            libc::EEXIST | libc::EAFNOSUPPORT => Ok(false),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -76,7 +77,7 @@ impl Socket {
     pub(super) fn delete(&mut self, message: Message) -> io::Result<bool> {
         match self.acknowledged(message, 0)? {
             0 => Ok(true),
-            libc::ENOENT | libc::ESRCH => Ok(false),
+            libc::ENOENT | libc::ESRCH | libc::EAFNOSUPPORT => Ok(false),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }

@@ -65,8 +65,13 @@ impl NodeMaps {
         self.host.set(0, cookie, 0).map_err(failed("HOST"))
     }
 
-    pub(super) fn exempt_cgroup(&mut self, id: u64) -> Result<(), NodeError> {
-        self.proxy.insert(id, 1, 0).map_err(failed("PROXY"))
+    /// Ids of cgroups are never reused, so those of proxies that went would fill the map.
+    pub(super) fn exempt_exactly(&mut self, ids: &[u64]) -> Result<(), NodeError> {
+        let known = self.proxy.keys().filter_map(Result::ok);
+        for gone in known.filter(|id| !ids.contains(id)).collect::<Vec<_>>() {
+            absent_is_fine(self.proxy.remove(&gone)).map_err(failed("PROXY"))?;
+        }
+        ids.iter().try_for_each(|id| self.proxy.insert(id, 1, 0)).map_err(failed("PROXY"))
     }
 
     /// From here on the pod's connections are captured.

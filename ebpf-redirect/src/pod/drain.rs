@@ -9,7 +9,7 @@ use std::path::Path;
 use weft_redirect_abi::PodRecord;
 
 use super::programs::{self, STEER};
-use super::{PodError, PodUid, inside, pins, sysctl};
+use super::{PodError, PodUid, guard, inside, pins, sysctl};
 use crate::netlink;
 use crate::netns::Netns;
 use crate::node::Node;
@@ -103,6 +103,12 @@ impl Draining {
         inside(&self.netns, "removing routes", netlink::remove_routing)?;
         inside(&self.netns, "restoring sysctls", || sysctl::restore(turned_on))?;
         // The guard last: while a rule is missing, it is what keeps captured packets in the pod.
+        if !guard::has_links(&pins(node.root(), &self.uid)) {
+            inside(&self.netns, "removing guards", || {
+                let removed = |link| guard::remove_filter(link).map_err(io::Error::other);
+                netlink::links()?.iter().try_for_each(removed)
+            })?;
+        }
         remove_all_pins(node.root(), &self.uid)
     }
 

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError, PerCpuArray, SockMap};
-use aya::programs::links::FdLink;
-use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, SkLookup};
 use weft_redirect_abi::{PodCounter, PodRecord};
 
+use super::guard::{self, GUARD, Linkless};
 use super::{PodError, PodUid};
 use crate::attach::{AttachError, attach_or_replace};
 use crate::netlink::{DnsCapture, Link};
@@ -33,6 +32,7 @@ pub(super) struct PodPrograms {
     socks: SockMap<MapData>,
     record: Array<MapData, PodRecord>,
     counters: PerCpuArray<MapData, u64>,
+    linkless: Linkless,
 }
 
 impl fmt::Debug for PodPrograms {
@@ -67,6 +67,7 @@ impl PodPrograms {
             socks: node::typed(&folder.join("SOCKS")).map_err(failed("SOCKS"))?,
             record: record(&folder)?,
             counters: node::typed(&folder.join("POD_COUNT")).map_err(failed("POD_COUNT"))?,
+            linkless: Linkless::new(),
             folder,
         };
         programs.write_record(netns)?;
@@ -129,14 +130,8 @@ impl PodPrograms {
         if program.fd().is_err() {
             program.load().map_err(failed)?;
         }
-        let folder = &self.folder;
-        // The kernel resolves an interface's index in the namespace of whoever attaches.
-        netns.run(|| {
-            for link in links {
-                attach_guard(program, &folder.join(format!("{GUARD}-{}", link.index)), link)?;
-            }
-            Ok(())
-        })?
+        let (folder, linkless) = (&self.folder, &mut self.linkless);
+        netns.run(|| guard::attach(program, folder, links, linkless))?
     }
 
     /// Packets that the guard has dropped.
@@ -154,18 +149,6 @@ pub(super) fn counters(folder: &Path) -> Result<Vec<(PodCounter, u64)>, PodError
 fn sum(counters: &PerCpuArray<MapData, u64>, counter: PodCounter) -> Result<u64, PodError> {
     let per_cpu = counters.get(&(counter as u32), 0).map_err(failed("POD_COUNT"))?;
     Ok(per_cpu.iter().sum())
-}
-
-pub(super) const GUARD: &str = "guard";
-
-fn attach_guard(program: &mut SchedClassifier, pin: &Path, link: &Link) -> Result<(), PodError> {
-    let failed = |source| AttachError::Program { program: GUARD, source };
-    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(failed)?;
-    Ok(attach_or_replace(GUARD, pin, &fd, || {
-        let id = program.attach(&link.name, TcAttachType::Egress).map_err(failed)?;
-        let taken = program.take_link(id).map_err(failed)?;
-        FdLink::try_from(taken).map_err(|source| AttachError::Link { program: GUARD, source })
-    })?)
 }
 
 /// The pod's record, from its pins.
