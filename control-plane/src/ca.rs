@@ -20,10 +20,10 @@ use weft_xds::proto::auth::{
 
 use crate::{
     clock,
+    escape::shown,
     index::NotEntitled,
     mesh::Known,
     metrics::Metrics,
-    problem::shown,
     token::{TokenError, Tokens},
 };
 

@@ -8,14 +8,15 @@ use weft_model::{Change, Hostname, NameError, Namespace, Network, ServiceName, T
 
 use crate::{
     FieldProblem,
-    index::Store,
-    objects::{Kind, Labels, Name, ObjectKey, Pod, WorkloadEntry},
+    objects::{Kind, Labels, Name, ObjectKey, WorkloadEntry},
+    store::Store,
 };
 
 mod authorization;
 mod conditions;
 mod external;
 mod labels;
+mod liveness;
 mod peer_authentication;
 mod pod;
 mod selection;
@@ -27,7 +28,6 @@ pub(crate) use authorization::target as authorization_target;
 pub(crate) use peer_authentication::target as peer_authentication_target;
 pub(crate) use pod::{identity, is_enrolled};
 pub(crate) use selection::entry_names;
-pub(crate) use slice::target_pod;
 
 /// What is true of the whole mesh.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,7 +99,9 @@ pub fn unit(store: &Store, mesh: &Mesh, unit: &Unit) -> Compiled {
         Unit::StaticStrict => peer_authentication::static_strict(at),
         Unit::AuthorizationPolicy(name) => authorization::compile(at, name),
         Unit::PeerAuthentication(name) => peer_authentication::compile(at, name),
-        Unit::Service(name) => service::compile(at, name),
+        Unit::Service(name) => {
+            service::compile(at, name).unwrap_or_else(|| service_entry::service(at, name))
+        }
         Unit::ServiceEntry(name) => service_entry::endpoints(at, name),
         Unit::EndpointSlice(name) => slice::compile(at, name),
         Unit::WorkloadEntry(name) => external::workload_entry(at, name),
@@ -129,7 +131,7 @@ impl Report {
         self.problems.push(FieldProblem {
             object: self.object.clone(),
             field: field.into(),
-            value: crate::problem::shown(value),
+            value: crate::escape::shown(value),
             message: message.into(),
         });
     }
@@ -157,11 +159,6 @@ pub(crate) fn service_name(mesh: &Mesh, name: &Name) -> Result<ServiceName, Name
 /// The labels that selectors see. Istio puts a WorkloadEntry's in its spec; those of its metadata count too.
 pub(crate) fn labels_of(entry: &WorkloadEntry) -> &Labels {
     if entry.spec.labels.is_empty() { &entry.metadata.labels } else { &entry.spec.labels }
-}
-
-/// A pod that will not run again holds nothing any more, whatever its status still says.
-fn is_finished(pod: &Pod) -> bool {
-    matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 #[cfg(test)]

@@ -11,13 +11,11 @@ use crate::{
     FieldProblem,
     compile::{self, Compiled, Mesh, Unit},
     objects::{Object, ObjectKey},
+    store::Store,
 };
 
 mod dirty;
-mod store;
 mod vips;
-
-pub use store::{Namespaced, Store};
 
 /// Objects in, resources out.
 #[derive(Debug)]

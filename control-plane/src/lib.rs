@@ -20,6 +20,7 @@ mod clock;
 pub mod compile;
 pub mod data;
 pub mod dir;
+mod escape;
 pub mod index;
 mod listen;
 mod mesh;
@@ -29,6 +30,7 @@ mod problem;
 mod run;
 mod serve;
 mod stop;
+pub mod store;
 pub mod token;
 mod validate;
 

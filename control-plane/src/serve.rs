@@ -134,7 +134,7 @@ impl Subscriber {
         match self.server.request(request, &now) {
             Heard::Refused { kind, generation, message } => {
                 self.metrics.refused();
-                let message = crate::problem::shown(&message);
+                let message = crate::escape::shown(&message);
                 warn!(
                     node = self.caller.node,
                     ?kind,
@@ -144,7 +144,7 @@ impl Subscriber {
                 );
             }
             Heard::Unsupported { type_url } => {
-                let type_url = crate::problem::shown(&type_url);
+                let type_url = crate::escape::shown(&type_url);
                 info!(
                     node = self.caller.node,
                     type_url, "node asked for a type that is not served"

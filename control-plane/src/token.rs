@@ -56,7 +56,7 @@ impl Tokens {
 
     pub fn issue(&self, node: &str, ttl: Duration, now: SystemTime) -> Result<String, TokenError> {
         if weft_model::ServiceAccountName::new(node).is_err() {
-            return Err(TokenError::NodeName { node: crate::problem::shown(node) });
+            return Err(TokenError::NodeName { node: crate::escape::shown(node) });
         }
         let exp = seconds(now + ttl);
         let claims = Claims { aud: AUDIENCE.to_owned(), node: node.to_owned(), exp };

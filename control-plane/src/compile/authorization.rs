@@ -218,66 +218,22 @@ impl Reading<'_> {
         ] {
             self.unenforced(&format!("{at}.{name}"), values, lossy);
         }
-        let Source { principals, not_principals, .. } = source;
-        let mut principals = Field {
-            any_of: self.values(
-                &format!("{at}.principals"),
-                principals,
-                conditions::principal,
-                lossy,
-            ),
-            none_of: self.values(
-                &format!("{at}.notPrincipals"),
-                not_principals,
-                conditions::principal,
-                lossy,
-            ),
-        };
+        let principals =
+            [("principals", &source.principals), ("notPrincipals", &source.not_principals)];
+        let namespaces =
+            [("namespaces", &source.namespaces), ("notNamespaces", &source.not_namespaces)];
+        let accounts = [
+            ("serviceAccounts", &source.service_accounts),
+            ("notServiceAccounts", &source.not_service_accounts),
+        ];
+        let blocks = [("ipBlocks", &source.ip_blocks), ("notIpBlocks", &source.not_ip_blocks)];
+        let mut principals = self.field(at, principals, conditions::principal, lossy);
         self.own_trust_domain(&mut principals);
         Match {
             principals,
-            namespaces: Field {
-                any_of: self.values(
-                    &format!("{at}.namespaces"),
-                    &source.namespaces,
-                    conditions::namespace,
-                    lossy,
-                ),
-                none_of: self.values(
-                    &format!("{at}.notNamespaces"),
-                    &source.not_namespaces,
-                    conditions::namespace,
-                    lossy,
-                ),
-            },
-            service_accounts: Field {
-                any_of: self.values(
-                    &format!("{at}.serviceAccounts"),
-                    &source.service_accounts,
-                    account,
-                    lossy,
-                ),
-                none_of: self.values(
-                    &format!("{at}.notServiceAccounts"),
-                    &source.not_service_accounts,
-                    account,
-                    lossy,
-                ),
-            },
-            source_ips: Field {
-                any_of: self.values(
-                    &format!("{at}.ipBlocks"),
-                    &source.ip_blocks,
-                    conditions::cidr,
-                    lossy,
-                ),
-                none_of: self.values(
-                    &format!("{at}.notIpBlocks"),
-                    &source.not_ip_blocks,
-                    conditions::cidr,
-                    lossy,
-                ),
-            },
+            namespaces: self.field(at, namespaces, conditions::namespace, lossy),
+            service_accounts: self.field(at, accounts, account, lossy),
+            source_ips: self.field(at, blocks, conditions::cidr, lossy),
             ..Match::default()
         }
     }
@@ -314,14 +270,9 @@ impl Reading<'_> {
         ] {
             self.unenforced(&format!("{at}.{name}"), values, lossy);
         }
-        let (ports, not) = (&operation.ports, &operation.not_ports);
-        Match {
-            destination_ports: Field {
-                any_of: self.values(&format!("{at}.ports"), ports, conditions::port, lossy),
-                none_of: self.values(&format!("{at}.notPorts"), not, conditions::port, lossy),
-            },
-            ..Match::default()
-        }
+        let ports = [("ports", &operation.ports), ("notPorts", &operation.not_ports)];
+        let destination_ports = self.field(at, ports, conditions::port, lossy);
+        Match { destination_ports, ..Match::default() }
     }
 
     fn condition(&mut self, at: &str, condition: &Condition, lossy: &mut Lossy) -> Match {
@@ -361,9 +312,21 @@ impl Reading<'_> {
         parse: impl Fn(&str) -> Result<T, &'static str>,
         lossy: &mut Lossy,
     ) -> Field<T> {
+        let names = [("values", &condition.values), ("notValues", &condition.not_values)];
+        self.field(at, names, parse, lossy)
+    }
+
+    /// What is wanted and what is not, each by its name.
+    fn field<T>(
+        &mut self,
+        at: &str,
+        [(wanted, any_of), (unwanted, none_of)]: [(&str, &Values); 2],
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+        lossy: &mut Lossy,
+    ) -> Field<T> {
         Field {
-            any_of: self.values(&format!("{at}.values"), &condition.values, &parse, lossy),
-            none_of: self.values(&format!("{at}.notValues"), &condition.not_values, &parse, lossy),
+            any_of: self.values(&format!("{at}.{wanted}"), any_of, &parse, lossy),
+            none_of: self.values(&format!("{at}.{unwanted}"), none_of, &parse, lossy),
         }
     }
 

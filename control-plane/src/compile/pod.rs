@@ -1,16 +1,20 @@
 //! Pod to workload.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use weft_model::{
     Change, Health, Identity, NameError, Namespace, NetworkMode, ServiceAccountName,
     TunnelProtocol, Workload, WorkloadUid,
 };
 
-use super::{At, Compiled, Mesh, Report, is_finished, labels, selection};
+use super::{
+    At, Compiled, Mesh, Report, labels,
+    liveness::{addresses, is_finished, is_live},
+    selection,
+};
 use crate::{
-    index::Store,
     objects::{Kind, Name, Pod},
+    store::Store,
 };
 
 /// Set by the node agent when the pod's traffic is captured.
@@ -26,29 +30,6 @@ pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
         .filter(|pod| is_live(pod))
         .and_then(|pod| workload(at, pod, &mut report));
     report.with(workload.map(|w| Change::Workload(Arc::new(w))))
-}
-
-/// Reachable: it has an address and has not finished. A pending pod with an address runs its init containers,
-/// which talk to the mesh too.
-pub(super) fn is_live(pod: &Pod) -> bool {
-    !is_finished(pod) && addresses(pod, &mut Report::new(Kind::Pod, &pod.metadata.key())).is_some()
-}
-
-/// `None` without a valid address.
-fn addresses(pod: &Pod, report: &mut Report) -> Option<Vec<IpAddr>> {
-    let several = pod.status.pod_ips.iter().map(|ip| &ip.ip).enumerate();
-    let several = several.map(|(i, ip)| (format!("status.podIPs[{i}].ip"), ip));
-    let one = pod.status.pod_ip.iter().map(|ip| ("status.podIP".to_owned(), ip));
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for (field, text) in one.chain(several).filter(|(_, text)| !text.is_empty()) {
-        if let Some(ip) = report.ok(text.parse::<IpAddr>(), field, text) {
-            let ip = ip.to_canonical();
-            if !addresses.contains(&ip) {
-                addresses.push(ip);
-            }
-        }
-    }
-    (!addresses.is_empty()).then_some(addresses)
 }
 
 fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {

@@ -40,6 +40,15 @@ pub(crate) fn entry_names(entry: &ServiceEntry) -> impl Iterator<Item = ServiceN
     hosts.filter_map(move |hostname| Some(ServiceName { namespace: namespace.clone()?, hostname }))
 }
 
+/// Where each of the entry's ports is at an endpoint that has `own` ports.
+pub(super) fn ports_of(entry: &ServiceEntry, own: &BTreeMap<Arc<str>, u16>) -> Ports {
+    let ports = entry.spec.ports.iter();
+    let target = |p: &crate::objects::ServiceEntryPort| {
+        own.get(&p.name).copied().or(p.target_port).unwrap_or(p.number)
+    };
+    ports.map(|port| (port.number, target(port))).collect()
+}
+
 pub(super) fn services_of_pod(at: At<'_>, pod: &Pod) -> Memberships {
     let mut members = Memberships::default();
     let (namespace, labels) = (&pod.metadata.namespace, &pod.metadata.labels);
@@ -70,7 +79,7 @@ pub(super) fn services_of_entry(at: At<'_>, workload: &WorkloadEntry) -> Members
         members.kubernetes(at, service, ports.collect());
     }
     for entry in selecting_entries(at, namespace, labels) {
-        members.entry(entry, &super::service_entry::ports_of(entry, own));
+        members.entry(entry, &ports_of(entry, own));
     }
     members
 }

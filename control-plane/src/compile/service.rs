@@ -1,4 +1,4 @@
-//! Service (and ServiceEntry, which is one for names outside) to service.
+//! Service to service.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -7,19 +7,18 @@ use weft_model::{
     RoutingScope, ServiceName, Visibility,
 };
 
-use super::{At, Compiled, Report, labels, service_entry};
+use super::{At, Compiled, Report, labels};
 use crate::objects::{IntOrString, Kind, Name, ObjectMeta, Service, ServicePort};
 
 const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
-pub(super) fn compile(at: At<'_>, name: &ServiceName) -> Compiled {
-    if let Some(service) = kubernetes(at, name) {
-        let mut report = Report::new(Kind::Service, &service.metadata.key());
-        let compiled = from_service(at, name, service, &mut report);
-        return report.with([Change::Service(Arc::new(compiled))]);
-    }
-    service_entry::service(at, name)
+/// `None` for a name that is not a Kubernetes service's.
+pub(super) fn compile(at: At<'_>, name: &ServiceName) -> Option<Compiled> {
+    let service = kubernetes(at, name)?;
+    let mut report = Report::new(Kind::Service, &service.metadata.key());
+    let compiled = from_service(at, name, service, &mut report);
+    Some(report.with([Change::Service(Arc::new(compiled))]))
 }
 
 /// The Kubernetes service that a name means, if it is one's.

@@ -1,17 +1,17 @@
 //! ServiceEntry to service and endpoints: a name outside of the cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use weft_model::{
     Change, HealthPolicy, Identity, LoadBalancing, Mode, Network, NetworkAddress, NetworkCidr,
-    Ports, ServiceName, ServicePort,
+    ServiceName, ServicePort,
 };
 
 use super::{
     At, Compiled, Report,
     external::{Address, Endpoint, workload},
     labels,
-    selection::entry_names,
+    selection::{entry_names, ports_of},
     service::{app_protocol, exported, kubernetes},
 };
 use crate::objects::{Kind, Name, Resolution, ServiceEntry, WorkloadEntrySpec};
@@ -112,15 +112,6 @@ fn addresses(
     if let Some(vip) = at.store.vip(name) {
         service.vips.push(NetworkAddress::new(network.clone(), vip.into()));
     }
-}
-
-/// Where each of the entry's ports is at an endpoint that has `own` ports.
-pub(super) fn ports_of(entry: &ServiceEntry, own: &BTreeMap<Arc<str>, u16>) -> Ports {
-    let ports = entry.spec.ports.iter();
-    let target = |p: &crate::objects::ServiceEntryPort| {
-        own.get(&p.name).copied().or(p.target_port).unwrap_or(p.number)
-    };
-    ports.map(|port| (port.number, target(port))).collect()
 }
 
 /// The endpoints that are written in an entry, or that its hosts stand for.

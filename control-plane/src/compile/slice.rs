@@ -6,7 +6,7 @@ use weft_model::{
     Change, Health, Namespace, NetworkMode, Ports, ServiceAccountName, Workload, WorkloadUid,
 };
 
-use super::{At, Compiled, Report, labels, pod, service};
+use super::{At, Compiled, Report, labels, liveness, service};
 use crate::objects::{Endpoint, EndpointSlice, Kind, Name, Pod, Service};
 
 pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
@@ -15,9 +15,9 @@ pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
     let Some(service) = service_of(at, slice) else { return Compiled::default() };
     let mut workloads: Vec<Workload> = Vec::new();
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
-        let own = target_pod(slice, endpoint).and_then(|name| at.store.pods.get(&name));
+        let own = slice.target_pod(endpoint).and_then(|name| at.store.pods.get(&name));
         // The pod itself is the endpoint, with its identity. By name, never by address: that can be reused.
-        if own.is_some_and(|own| pod::is_live(own)) {
+        if own.is_some_and(|own| liveness::is_live(own)) {
             continue;
         }
         for address in &endpoint.addresses {
@@ -31,18 +31,6 @@ pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
         }
     }
     report.with(workloads.into_iter().map(|w| Change::Workload(Arc::new(w))))
-}
-
-/// The pod that an endpoint names.
-pub(crate) fn target_pod(slice: &EndpointSlice, endpoint: &Endpoint) -> Option<Name> {
-    let target = endpoint.target_ref.as_ref().filter(|target| &*target.kind == "Pod")?;
-    let namespace = match &*target.namespace {
-        "" => &slice.metadata.namespace,
-        named => &Arc::from(named),
-    };
-    // A slice speaks for its own namespace only: it must not draw another's pods into a service.
-    let own = *namespace == slice.metadata.namespace;
-    own.then(|| Name { namespace: namespace.clone(), name: target.name.clone() })
 }
 
 /// The slice's service, if the slice is what decides about its endpoints.

@@ -7,8 +7,8 @@ use tracing::debug;
 use super::{tree::Node, whole_file};
 use crate::{
     Problem,
+    escape::shown,
     objects::{Kind, Object, ObjectKey, Parsed, parse},
-    problem::shown,
 };
 
 /// What a file says.

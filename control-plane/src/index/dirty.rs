@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use weft_model::{Hostname, Namespace as NamespaceName, ServiceName};
 
-use super::store::{Store, hosts_of, pods_of, service_of};
+use crate::store::{Store, hosts_of, pods_of, service_of};
 use crate::{
     compile::{
         Mesh, Target, Unit, authorization_target, entry_names, peer_authentication_target,

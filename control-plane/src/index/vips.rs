@@ -12,8 +12,8 @@ use std::{
 use weft_model::{Namespace, ServiceName};
 use xxhash_rust::xxh64::xxh64;
 
-use super::store::{Store, hosts_of};
 use crate::objects::{Name, Resolution, ServiceEntry};
+use crate::store::{Store, hosts_of};
 
 /// The first of 240.240.0.0/16, Istio's range for this.
 const RANGE: u32 = u32::from_be_bytes([240, 240, 0, 0]);

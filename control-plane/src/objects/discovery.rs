@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::ObjectMeta;
+use super::{Name, ObjectMeta};
 
 /// The label by which a slice names its service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -60,5 +60,14 @@ impl EndpointSlice {
     /// The service that the slice belongs to, in the slice's own namespace.
     pub fn service(&self) -> Option<&Arc<str>> {
         self.metadata.label(SERVICE_NAME_LABEL)
+    }
+
+    /// The pod that an endpoint names.
+    pub fn target_pod(&self, endpoint: &Endpoint) -> Option<Name> {
+        let target = endpoint.target_ref.as_ref().filter(|target| &*target.kind == "Pod")?;
+        let own = &self.metadata.namespace;
+        // A slice speaks for its own namespace only: it must not draw another's pods into a service.
+        let here = target.namespace.is_empty() || target.namespace == *own;
+        here.then(|| Name { namespace: own.clone(), name: target.name.clone() })
     }
 }

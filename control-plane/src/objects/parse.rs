@@ -98,7 +98,7 @@ fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
     NamespaceName::new(namespace).map_err(|e| refused(field, e.to_string()))?;
     // The grammar of an RFC 1123 subdomain. Names of ours that no object can have contain a `_`.
     ServiceAccountName::new(&meta.name).map(|_| ()).map_err(|_| {
-        refused("metadata.name", format!("`{}` is not a name", crate::problem::shown(&meta.name)))
+        refused("metadata.name", format!("`{}` is not a name", crate::escape::shown(&meta.name)))
     })
 }
 

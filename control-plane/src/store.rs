@@ -98,8 +98,8 @@ pub struct Store {
     slices_by_pod: Multi<Name>,
     pods_by_node: Multi<Arc<str>>,
     service_entries_by_host: Multi<Hostname>,
-    pub(super) vips: BTreeMap<ServiceName, Ipv4Addr>,
-    pub(super) vips_stale: bool,
+    pub(crate) vips: BTreeMap<ServiceName, Ipv4Addr>,
+    pub(crate) vips_stale: bool,
 }
 
 macro_rules! by_kind {
@@ -119,7 +119,7 @@ impl Store {
             PeerAuthentication => peer_authentications)
     }
 
-    pub(super) fn insert(&mut self, object: &Object) {
+    pub(crate) fn insert(&mut self, object: &Object) {
         let name = object.meta().key();
         match object.clone() {
             Object::Namespace(o) => self.namespaces.insert(name, o),
@@ -151,7 +151,7 @@ impl Store {
         }
     }
 
-    pub(super) fn remove(&mut self, object: &Object) {
+    pub(crate) fn remove(&mut self, object: &Object) {
         let name = object.meta().key();
         match object {
             Object::Namespace(_) => self.namespaces.remove(&name),
@@ -225,15 +225,15 @@ impl Store {
     }
 }
 
-pub(super) fn service_of(slice: &EndpointSlice) -> Option<Name> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Name> {
     let service = slice.service()?;
     Some(Name { namespace: slice.metadata.namespace.clone(), name: service.clone() })
 }
 
-pub(super) fn pods_of(slice: &EndpointSlice) -> impl Iterator<Item = Name> {
-    slice.endpoints.iter().filter_map(|endpoint| crate::compile::target_pod(slice, endpoint))
+pub(crate) fn pods_of(slice: &EndpointSlice) -> impl Iterator<Item = Name> {
+    slice.endpoints.iter().filter_map(|endpoint| slice.target_pod(endpoint))
 }
 
-pub(super) fn hosts_of(entry: &ServiceEntry) -> impl Iterator<Item = Hostname> {
+pub(crate) fn hosts_of(entry: &ServiceEntry) -> impl Iterator<Item = Hostname> {
     entry.spec.hosts.iter().filter_map(|host| Hostname::new(host).ok())
 }
