@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 use weft_redirect::agent::{self, ProxyUser, Settings};
 use weft_redirect::{Machine, Node, NodeConfig, PodUid, ProbeExemption, Severity, pod_counters};
@@ -84,31 +85,43 @@ struct Run {
     proxy_gid: u32,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(cli.log)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    match cli.command {
-        Command::Run(run) => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("no runtime")?;
-            runtime.block_on(agent::run(run.settings()))?;
-            Ok(ExitCode::SUCCESS)
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
         }
-        Command::Cleanup { bpffs } => {
-            agent::cleanup(&bpffs)?;
-            Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Run(run) => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .context("no runtime")?;
+                runtime.block_on(agent::run(run.settings()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Cleanup { bpffs } => {
+                agent::cleanup(&bpffs)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Counters { bpffs } => {
+                counters(&bpffs)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Check { cgroup, bpffs } => Ok(check(cgroup, bpffs)),
         }
-        Command::Counters { bpffs } => {
-            counters(&bpffs)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Check { cgroup, bpffs } => Ok(check(cgroup, bpffs)),
     }
 }
 

@@ -83,6 +83,7 @@ pub struct Node {
 impl Node {
     /// Loads the programs and attaches them; where an earlier agent's are, puts these behind their links.
     pub fn load(config: &NodeConfig, features: Features) -> Result<Self, NodeError> {
+        Object::Node.built()?;
         let root = root(&config.bpffs);
         for folder in ["maps", "links", "pods"] {
             let path = root.join(folder);

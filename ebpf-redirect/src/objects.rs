@@ -67,6 +67,11 @@ impl Object {
         if bytes.is_empty() { Err(ObjectError::NotBuilt) } else { Ok(bytes) }
     }
 
+    /// Errors when this build has no programs; asked before anything is changed on the machine.
+    pub(crate) fn built(self) -> Result<(), ObjectError> {
+        self.bytes().map(|_| ())
+    }
+
     /// Creates the object's maps, or takes those that are pinned, and readies its programs.
     ///
     /// `constants` are frozen before any program is verified.

@@ -1,16 +1,18 @@
 //! What is left alone, and how exactly.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::app::{Talk, ask, serve, tcp};
-use super::tests;
-use super::world::{Who, World, at, until};
+use super::world::{Who, World, at, ip, until};
+use super::{tests, world};
 
 tests![
     a_pod_that_talks_to_itself_is_left_alone,
     nobody_reaches_the_proxys_listeners_but_by_being_captured,
     a_probe_of_the_host_is_exempt_by_its_exact_tuple,
     a_spoofed_source_is_captured,
+    only_the_kubelet_may_probe_where_its_cgroup_is_told,
 ];
 
 fn a_pod_that_talks_to_itself_is_left_alone() {
@@ -37,10 +39,23 @@ fn nobody_reaches_the_proxys_listeners_but_by_being_captured() {
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{ip} {port}");
         }
     }
-    // The address that they are bound to is a destination like any other.
-    let bound = "192.0.2.150:15001".parse::<SocketAddr>().unwrap();
-    let line = world.inside(Who::A, || ask(bound)).unwrap();
-    assert!(line.starts_with(&format!("outbound {bound} ")), "{line}");
+    // Neither where they are bound, nor if the pod gives itself that address, nor from outside.
+    let own =
+        |world: &World| ip(&format!("-n {} addr add 192.0.2.150/32 dev eth0", world.name(Who::A)));
+    for take in [|_: &World| (), own] {
+        take(&world);
+        for bound in ["192.0.2.150:15001", "[100::150]:15006"] {
+            let bound = bound.parse::<SocketAddr>().unwrap();
+            let refused = world.inside(Who::A, || ask(bound)).unwrap_err();
+            assert!(refused.kind() != std::io::ErrorKind::UnexpectedEof, "{bound}: {refused}");
+        }
+    }
+    let bound = at("192.0.2.150".parse().unwrap(), 15001);
+    ip(&format!("-n {} route add 192.0.2.150/32 via {}", world.name(Who::C), Who::A.v4()));
+    let lost = world
+        .inside(Who::C, || tcp(bound).connect_timeout(&bound.into(), Duration::from_millis(300)));
+    lost.expect_err("nothing answers there");
+    assert_eq!(world.counter("pod-a", "outbound"), 0);
 }
 
 fn a_probe_of_the_host_is_exempt_by_its_exact_tuple() {
@@ -86,4 +101,19 @@ fn a_spoofed_source_is_captured() {
         });
     });
     assert_eq!(world.counter("pod-b", "exempt"), 1);
+}
+
+fn only_the_kubelet_may_probe_where_its_cgroup_is_told() {
+    let mut world = World::new();
+    world.inside(Who::B, || serve(8080));
+    // We play another process of the host: our cgroup is not the proxy's, here in the kubelet's place.
+    world.stop_agent();
+    world.start_agent_with(&["--probe-cgroup", world::group("proxy").to_str().unwrap()]);
+    world.enroll(Who::B);
+    let _proxy = world.proxy();
+    world.reaches(Who::B, "ready");
+    let line = world.on_node(|| ask(at(Who::B.v4(), 8080))).unwrap();
+    assert_eq!(line, "app 10.77.0.1", "delivered by the proxy");
+    assert_eq!(world.counter("node", "probe_exempted"), 0);
+    assert_eq!(world.counter("pod-b", "inbound_plaintext"), 1);
 }

@@ -12,6 +12,7 @@ use super::world::{Who, World, at, until};
 tests![
     connections_wait_for_a_proxy_that_is_not_there_yet,
     no_connection_is_refused_in_fifty_proxy_restarts,
+    twenty_kills_of_the_proxy_refuse_nobody_and_leak_nothing,
     a_killed_agent_changes_nothing_for_a_proxy_that_serves,
     with_agent_and_proxy_dead_everything_is_refused,
     an_agent_that_comes_back_takes_over_without_a_gap,
@@ -78,6 +79,45 @@ fn no_connection_is_refused_in_fifty_proxy_restarts() {
     });
     println!("     {} connections", served.load(Ordering::Relaxed));
     assert_eq!(failures, Vec::<String>::new());
+}
+
+/// Connections that a killed proxy had accepted break; all others wait for the next one.
+fn twenty_kills_of_the_proxy_refuse_nobody_and_leak_nothing() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let mut proxy = world.proxy();
+    let tap = Tap::open(&world);
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let to = at(Who::C.v4(), 8080);
+    let failures: Vec<io::Error> = thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut failures = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match world.inside(Who::A, || ask(to)) {
+                    Ok(_) => {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => failures.push(error),
+                }
+            }
+            failures
+        });
+        for _ in 0..20 {
+            let before = served.load(Ordering::Relaxed);
+            proxy.kill();
+            proxy = world.proxy();
+            until("connections are served", || {
+                (served.load(Ordering::Relaxed) > before).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        client.join().unwrap()
+    });
+    let broken = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+    let other: Vec<_> = failures.iter().filter(|error| !broken.contains(&error.kind())).collect();
+    assert!(other.is_empty(), "{other:?}");
+    assert!(failures.len() <= 20, "{} connections broke in 20 kills", failures.len());
+    assert_eq!(tap.from(&world, Who::A.v4()), []);
 }
 
 fn a_killed_agent_changes_nothing_for_a_proxy_that_serves() {

@@ -74,6 +74,11 @@ fn cgroup() -> PathBuf {
     cgroup_mount().unwrap().join(format!("weft-redirect-{}", std::process::id()))
 }
 
+/// A cgroup of these tests.
+pub(crate) fn group(name: &str) -> PathBuf {
+    cgroup().join(name)
+}
+
 fn enter(group: &str, process: u32) {
     fs::write(cgroup().join(group).join("cgroup.procs"), process.to_string()).unwrap();
 }
@@ -252,6 +257,11 @@ impl World {
     }
 
     pub(crate) fn start_agent(&mut self) {
+        self.start_agent_with(&[]);
+    }
+
+    /// With further arguments.
+    pub(crate) fn start_agent_with(&mut self, arguments: &[&str]) {
         let path = self.dir.path().join("agent.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let _ = fs::remove_file(self.zds());
@@ -267,6 +277,7 @@ impl World {
         command.arg(format!("--zds={}", self.zds().display()));
         command.arg(format!("--pods={}", self.dir.path().join("pods").display()));
         command.args([format!("--proxy-uid={NOBODY}"), format!("--proxy-gid={NOBODY}")]);
+        command.args(arguments);
         self.agent = Some(command.stderr(log).spawn().unwrap());
         until("the agent listens", || {
             let ended = self.agent.as_mut().and_then(|agent| agent.try_wait().unwrap());

@@ -20,6 +20,8 @@ macro_rules! read_words {
 
 pub(crate) use {read, read_words};
 
+use weft_redirect_abi::{LISTEN_V4, LISTEN_V6};
+
 pub const AF_INET: u32 = 2;
 
 pub type Address = [u8; 16];
@@ -47,6 +49,13 @@ fn halves(a: &Address) -> (u64, u64) {
         u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
         u64::from_ne_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
     )
+}
+
+/// Whether this is where our listeners are bound. A pod that could reach them there, or that gave itself
+/// such an address, would make the proxy connect to itself without end.
+#[inline(always)]
+pub fn is_listeners(a: &Address) -> bool {
+    halves(a) == halves(&v4(u32::from_ne_bytes(LISTEN_V4))) || halves(a) == halves(&LISTEN_V6)
 }
 
 #[inline(always)]

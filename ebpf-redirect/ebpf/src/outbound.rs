@@ -63,6 +63,9 @@ fn outbound(ctx: *mut bpf_sock_addr, destination: Address) -> i32 {
         count(NodeCounter::Own);
         return PASS;
     }
+    if address::is_listeners(&destination) {
+        return refuse(ECONNREFUSED);
+    }
     capture(ctx, family(&destination))
 }
 

@@ -26,6 +26,8 @@ const PASS: u32 = sk_action::SK_PASS;
 const DROP: u32 = sk_action::SK_DROP;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
+/// The connect hook asks with it whether somebody listens; no connection has it.
+const LIVENESS_PORT: u16 = 0;
 const TC_ACT_SHOT: i32 = 2;
 const TC_ACT_UNSPEC: i32 = -1;
 
@@ -84,6 +86,9 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
 
 #[inline(always)]
 fn tcp(ctx: &SkLookupContext, packet: &Packet) -> u32 {
+    if address::is_listeners(&packet.local) && packet.local_port != LIVENESS_PORT {
+        return DROP;
+    }
     if !is_own(&packet.local) {
         // Only our policy route brings a foreign destination here.
         let slot = if captures_dns(packet) { Slot::DnsTcp } else { Slot::Outbound };
@@ -134,8 +139,7 @@ fn hand_over(ctx: &SkLookupContext, packet: &Packet, slot: Slot) -> u32 {
         count(PodCounter::NoListener);
         return DROP;
     }
-    // Port zero is the connect hook, asking whether somebody listens.
-    if packet.local_port != 0 {
+    if packet.local_port != LIVENESS_PORT {
         count(match slot {
             Slot::Outbound => PodCounter::Outbound,
             Slot::InboundPlaintext => PodCounter::InboundPlaintext,
