@@ -9,6 +9,7 @@ mod bench;
 mod codegen;
 mod demo;
 mod ebpf;
+mod envoy;
 mod fuzz;
 mod setup;
 mod shell;
@@ -63,6 +64,6 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(fuzz) => fuzz.run(root),
         Command::Codegen(codegen) => codegen.run(root),
         Command::Ebpf => ebpf::build(root),
-        Command::Setup => setup::run_all(),
+        Command::Setup => setup::run_all().and_then(|()| envoy::fetch(root)),
     }
 }

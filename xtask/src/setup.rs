@@ -12,9 +12,9 @@ use crate::shell::{cargo, run, succeeds};
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 
-/// Everything that any command of ours needs.
+/// Everything that any command of ours needs of the machine.
 pub(crate) fn run_all() -> Result<()> {
-    programs(&[BUILD, EBPF, NAMESPACES].concat())?;
+    programs(&[BUILD, EBPF, FETCH, NAMESPACES].concat())?;
     linker()?;
     mounts()
 }
@@ -65,11 +65,19 @@ pub(crate) const EBPF: &[Need] = &[
     },
 ];
 
+/// To bring Envoy, and to call and serve in the pods.
+pub(crate) const FETCH: &[Need] = &[
+    Need {
+        what: "curl",
+        found: || succeeds("curl", &["--version"]),
+        packages: &["curl", "ca-certificates"],
+    },
+    Need { what: "python3", found: || succeeds("python3", &["--version"]), packages: &["python3"] },
+];
+
 /// To run nodes and pods as network namespaces.
 pub(crate) const NAMESPACES: &[Need] = &[
     Need { what: "ip", found: || succeeds("ip", &["-V"]), packages: &["iproute2"] },
-    Need { what: "curl", found: || succeeds("curl", &["--version"]), packages: &["curl"] },
-    Need { what: "python3", found: || succeeds("python3", &["--version"]), packages: &["python3"] },
     Need { what: "ping", found: || succeeds("ping", &["-V"]), packages: &["iputils-ping"] },
     Need {
         what: "nsenter and setpriv",

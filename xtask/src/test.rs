@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    codegen, ebpf, fuzz, setup,
+    codegen, ebpf, envoy, fuzz, setup,
     shell::{cargo, run},
     tidy,
 };
@@ -85,9 +85,10 @@ impl Lane {
     }
 }
 
-/// Also those of the redirect, which needs its programs.
+/// Also those of the redirect, which needs its programs, and of the proxy against Envoy.
 fn unit(root: &Path) -> Result<()> {
     ebpf::build(root)?;
+    envoy::fetch(root)?;
     run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"]))
 }
 
