@@ -1,7 +1,8 @@
 //! Carries bytes both ways between two ends until both have finished, one is reset, or the permit is revoked.
 //!
 //! What one side does reaches the other as if they were connected directly: the end of one direction is passed on
-//! while the other goes on, and a reset is passed on as a reset.
+//! while the other goes on, and a reset is passed on as a reset. A peer that has finished and takes no more has
+//! closed, not broken: what it said is delivered before anything else happens.
 
 use std::{
     future::{Future, poll_fn},
@@ -40,6 +41,9 @@ pub trait End {
 pub enum Broken {
     #[error("the peer reset the connection")]
     Reset,
+    /// What it says is whole; only writing is over.
+    #[error("the peer takes no more")]
+    Stopped,
     #[error("the connection was lost")]
     Lost(#[source] std::io::Error),
     #[error("the tunnel was lost")]
@@ -120,6 +124,10 @@ fn poll_both<C: End, S: End, R>(
 /// Chunks moved in one turn before the other tasks of the worker get theirs.
 const CHUNKS_PER_TURN: usize = 32;
 
+/// What a source may send to a sink that takes no more before it is told by a reset. Not at once: a client that is
+/// still uploading would lose the answer that is on its way to it (RFC 9112 section 9.6 describes the same).
+const DISCARDED_BYTES_MAX: usize = 1 << 20;
+
 /// One direction.
 struct Flow<'a> {
     chunk: Bytes,
@@ -132,6 +140,10 @@ enum Step {
     Copying,
     /// The source has finished; the sink is to be told.
     Finishing,
+    /// The sink takes no more, so what the source still sends is dropped.
+    Discarding {
+        bytes_left: usize,
+    },
     Finished,
 }
 
@@ -152,29 +164,60 @@ impl<'a> Flow<'a> {
         sink: &mut impl End,
     ) -> Poll<Result<(), Fault>> {
         for _ in 0..CHUNKS_PER_TURN {
-            if !self.chunk.is_empty() {
-                let before = self.chunk.len();
-                let written = sink.poll_write(cx, &mut self.chunk);
-                self.carried.add((before - self.chunk.len()) as u64);
-                ready!(written).map_err(Fault::Sink)?;
-                debug_assert!(self.chunk.is_empty(), "poll_write is ready only when it took all");
-            }
+            ready!(self.poll_chunk_out(cx, sink))?;
             match self.step {
                 Step::Copying => match ready!(source.poll_chunk(cx)).map_err(Fault::Source)? {
                     Some(chunk) => self.chunk = chunk,
                     None => self.step = Step::Finishing,
                 },
-                Step::Finishing => {
-                    ready!(sink.poll_finish(cx)).map_err(Fault::Sink)?;
-                    self.step = Step::Finished;
+                Step::Finishing => match ready!(sink.poll_finish(cx)) {
+                    Ok(()) | Err(Broken::Stopped) => self.step = Step::Finished,
+                    Err(error) => return Poll::Ready(Err(Fault::Sink(error))),
+                },
+                Step::Discarding { bytes_left } => {
+                    self.step = match ready!(source.poll_chunk(cx)).map_err(Fault::Source)? {
+                        Some(chunk) => {
+                            let bytes_left = bytes_left.checked_sub(chunk.len());
+                            let bytes_left = bytes_left.ok_or(Fault::Sink(Broken::Reset))?;
+                            Step::Discarding { bytes_left }
+                        }
+                        None => Step::Finished,
+                    }
                 }
                 // Nothing is read any more, so a reset has to be looked for: the other direction may be idle.
-                Step::Finished => {
-                    return source.poll_broken(cx).map(|error| Err(Fault::Source(error)));
-                }
+                Step::Finished => match ready!(source.poll_broken(cx)) {
+                    // The other direction learns it when it writes.
+                    Broken::Stopped => return Poll::Pending,
+                    error => return Poll::Ready(Err(Fault::Source(error))),
+                },
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready when the sink has taken the chunk, or takes no more.
+    fn poll_chunk_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut impl End,
+    ) -> Poll<Result<(), Fault>> {
+        if self.chunk.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = self.chunk.len();
+        let written = sink.poll_write(cx, &mut self.chunk);
+        self.carried.add((before - self.chunk.len()) as u64);
+        match ready!(written) {
+            Ok(()) => {
+                debug_assert!(self.chunk.is_empty(), "poll_write is ready only when it took all");
+            }
+            Err(Broken::Stopped) => {
+                self.chunk = Bytes::new();
+                self.step = Step::Discarding { bytes_left: DISCARDED_BYTES_MAX };
+            }
+            Err(error) => return Poll::Ready(Err(Fault::Sink(error))),
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -41,6 +41,7 @@ impl<E: End> Nested<E> {
 fn broken(error: Broken) -> io::Error {
     match error {
         Broken::Reset => io::ErrorKind::ConnectionReset.into(),
+        Broken::Stopped => io::ErrorKind::BrokenPipe.into(),
         Broken::Lost(error) => error,
         Broken::Tunnel(error) => io::Error::other(error),
     }

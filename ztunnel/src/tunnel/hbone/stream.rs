@@ -35,6 +35,41 @@ impl<L> InTunnel<L> {
     }
 }
 
+impl<L> InTunnel<L> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
+        while !chunk.is_empty() {
+            self.send.reserve_capacity(chunk.len());
+            let granted = match self.send.capacity() {
+                0 => match ready!(self.send.poll_capacity(cx)) {
+                    Some(granted) => granted?,
+                    None => return Poll::Ready(Err(Broken::Reset)),
+                },
+                granted => granted,
+            };
+            let part = chunk.split_to(granted.min(chunk.len()));
+            if !part.is_empty() {
+                self.send.send_data(part, false)?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Why nothing could be sent: the peer's reason, if it gave one.
+    fn why(&mut self, cx: &mut Context<'_>, error: Broken) -> Broken {
+        match self.send.poll_reset(cx) {
+            Poll::Ready(Ok(reason)) => reset_for(reason),
+            Poll::Ready(Err(_)) | Poll::Pending => error,
+        }
+    }
+}
+
+// Spec: RFC 9113 section 8.1: after a complete response, a server may ask by RST_STREAM(NO_ERROR) that nothing more
+// be sent. Envoy ends every CONNECT stream so whose application has finished first. That the response was complete
+// is seen by its reader: without END_STREAM it is told of the reset.
+fn reset_for(reason: Reason) -> Broken {
+    if reason == Reason::NO_ERROR { Broken::Stopped } else { Broken::Reset }
+}
+
 impl<L> fmt::Debug for InTunnel<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("InTunnel").field(&self.receive.stream_id()).finish()
@@ -62,30 +97,18 @@ impl<L> End for InTunnel<L> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
-        while !chunk.is_empty() {
-            self.send.reserve_capacity(chunk.len());
-            let granted = match self.send.capacity() {
-                0 => match ready!(self.send.poll_capacity(cx)) {
-                    Some(granted) => granted?,
-                    None => return Poll::Ready(Err(Broken::Reset)),
-                },
-                granted => granted,
-            };
-            let part = chunk.split_to(granted.min(chunk.len()));
-            if !part.is_empty() {
-                self.send.send_data(part, false)?;
-            }
-        }
-        Poll::Ready(Ok(()))
+        let written = ready!(self.poll_send(cx, chunk));
+        Poll::Ready(written.map_err(|error| self.why(cx, error)))
     }
 
-    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(Broken::from))
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let sent = self.send.send_data(Bytes::new(), true);
+        Poll::Ready(sent.map_err(|error| self.why(cx, error.into())))
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         match ready!(self.send.poll_reset(cx)) {
-            Ok(_) => Poll::Ready(Broken::Reset),
+            Ok(reason) => Poll::Ready(reset_for(reason)),
             Err(error) => Poll::Ready(error.into()),
         }
     }
