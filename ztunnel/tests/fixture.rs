@@ -51,7 +51,7 @@ impl Places {
         self.0.borrow_mut().insert(mesh, real);
     }
 
-    fn find(&self, mesh: SocketAddr) -> SocketAddr {
+    pub(crate) fn find(&self, mesh: SocketAddr) -> SocketAddr {
         self.0.borrow().get(&mesh).copied().unwrap_or(mesh)
     }
 }
@@ -142,6 +142,12 @@ impl Ca {
         self.kept.borrow_mut().clear();
     }
 
+    /// The certificate of `identity`.
+    pub(crate) fn issued(&self, identity: &Identity) -> Arc<Svid> {
+        let mut kept = self.kept.borrow_mut();
+        kept.entry(identity.clone()).or_insert_with(|| self.make(identity)).clone()
+    }
+
     fn make(&self, identity: &Identity) -> Arc<Svid> {
         let now = SystemTime::now();
         let key = KeyPair::generate().unwrap();
@@ -156,8 +162,7 @@ impl Svids for Ca {
         &'a self,
         identity: &'a Identity,
     ) -> LocalBoxFuture<'a, Result<Arc<Svid>, Failure>> {
-        let mut kept = self.kept.borrow_mut();
-        let svid = kept.entry(identity.clone()).or_insert_with(|| self.make(identity)).clone();
+        let svid = self.issued(identity);
         async move { Ok(svid) }.boxed_local()
     }
 }

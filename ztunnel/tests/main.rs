@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod deadlines;
+mod envoy;
 mod fixture;
 mod memory;
 mod policy;

@@ -14,7 +14,7 @@ use ztunnel_core::{Denial, Direction, End, Failure, Finish, Refusal};
 use crate::fixture::{Mesh, WEB, at, run};
 
 /// `intruder` is who may not; everyone else may.
-fn deny(intruder: &str) -> Change {
+pub(crate) fn deny(intruder: &str) -> Change {
     let principal = format!("cluster.local/ns/shop/sa/{intruder}");
     let principals = Field::any_of([StringMatch::Exact(principal.as_str().into())]);
     let clause = Clause { matches: vec![Match { principals, ..Match::default() }] };
