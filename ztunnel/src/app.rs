@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     dns,
     identity::{CaSettings, CertificateService, Counted, Identities, Options, Store},
+    memory::{self, Pressure},
     pods::{Means, Pods},
     state::{self, Readiness, Views},
     telemetry::{Logging, Telemetry},
@@ -57,6 +58,11 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let (identities, renewer) = Identities::new(options, service);
     tasks.spawn(renewer.run());
 
+    let (watched, pressure) = watch::channel(Pressure::Normal);
+    if config.limits.memory.0 > 0 {
+        tasks.spawn(memory::watch_over(config.limits.memory.0, watched));
+    }
+
     let equipment = Equipment {
         views: views.clone(),
         identities: identities.clone(),
@@ -64,6 +70,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
         settings: Settings { h2: config.h2.clone(), timeouts: config.timeouts.clone() },
         limits: config.limits.clone(),
         tcp: config.tcp.clone(),
+        pressure,
     };
     let threads = Arc::new(Threads::start(count, &equipment).context("workers cannot be started")?);
     let (needs, asked) = mpsc::unbounded_channel();

@@ -17,11 +17,11 @@ mod proxy_header;
 
 use crate::{
     outcome::{Record, chain},
+    pod::{Pod, Proof},
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
     telemetry::TunnelSide,
     tunnel::hbone::server::{self, Incoming, Server, ServerError},
-    worker::{Pod, Proof},
 };
 
 /// Carries one connection that came in the clear.

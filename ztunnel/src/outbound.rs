@@ -11,13 +11,13 @@ use ztunnel_core::{
 
 use crate::{
     outcome::Record,
+    pod::{Counted, Pod},
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
     tunnel::{
         Nested, Place, PoolKey, Reused,
         hbone::{InTunnel, Introduction, client},
     },
-    worker::{Counted, Pod},
 };
 
 /// Endpoints tried for one connection, so that a service that is all down does not hold its clients.

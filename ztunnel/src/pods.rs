@@ -24,7 +24,7 @@ use crate::{
     state::Views,
     telemetry::Recorder,
     threads::{NewPod, Threads},
-    worker::PodUid,
+    uid::PodUid,
 };
 
 mod enrolment;

@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd, rc::Rc, sync::Arc, thread};
 
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::LocalSet,
     time::Instant,
 };
@@ -12,11 +12,13 @@ use tokio::{
 use crate::{
     config::{Limits, Tcp},
     identity::Identities,
+    memory::Pressure,
     socket::{Capture, KernelListener, PodSockets},
     state::Views,
     telemetry::Telemetry,
     tunnel::hbone::Settings,
-    worker::{Entrance, PodUid, Shared, Worker},
+    uid::PodUid,
+    worker::{Entrance, Shared, Worker},
 };
 
 /// A listening socket, and what it is for.
@@ -52,6 +54,7 @@ pub struct Equipment {
     pub settings: Settings,
     pub limits: Limits,
     pub tcp: Tcp,
+    pub pressure: watch::Receiver<Pressure>,
 }
 
 /// The running workers.
@@ -157,14 +160,15 @@ impl Equipment {
     }
 
     fn shared(&self, index: usize) -> Rc<Shared> {
-        Rc::new(Shared::new(
+        let shared = Shared::new(
             self.views.subscribe(),
             Rc::new(self.identities.clone()),
             Rc::new(self.telemetry.worker(index)),
             self.settings.clone(),
             self.limits.clone(),
             rand::random(),
-        ))
+        );
+        Rc::new(shared.under(self.pressure.clone()))
     }
 }
 

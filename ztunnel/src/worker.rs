@@ -12,28 +12,20 @@ use tokio::{
 };
 
 mod accept;
-mod pod;
-mod shared;
-mod tasks;
 
 pub use accept::Entrance;
-pub(crate) use accept::Proof;
-use pod::Generation;
-pub use pod::{Pod, PodUid};
-pub use shared::{Counted, Shared, Svids};
 
-use crate::socket::Sockets;
+use crate::{
+    pod::{Generation, Phase},
+    socket::Sockets,
+};
+pub use crate::{
+    pod::{Pod, Shared, Svids},
+    uid::PodUid,
+};
 
 /// Between two looks for tunnels that are idle or whose endpoint is gone.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
-
-/// Whether the proxy takes new connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
-    Serving,
-    /// No new connections or streams; those that are open may finish.
-    Draining,
-}
 
 /// The pods of this node, as one worker serves them.
 pub struct Worker<S: Sockets> {

@@ -25,7 +25,7 @@ use crate::{
     outcome::chain,
     pods::{Enrolment, EnrolmentError, Pods},
     socket::Need,
-    worker::PodUid,
+    uid::PodUid,
 };
 
 mod packets;

@@ -74,11 +74,15 @@ impl Node {
 
 /// Runs with paused time; `test` may take ten minutes of it.
 fn run(test: impl AsyncFnOnce(Node)) {
+    run_within(Limits::default(), test);
+}
+
+fn run_within(limits: Limits, test: impl AsyncFnOnce(Node)) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let local = LocalSet::new();
     local.block_on(&runtime.unwrap(), async {
-        let node = Node::new(Settings::default(), Limits::default());
+        let node = Node::new(Settings::default(), limits);
         timeout(Duration::from_mins(10), test(node)).await.expect("in time");
     });
 }
@@ -234,6 +238,46 @@ fn a_flood_of_frames_that_carry_nothing_is_cut() {
             assert!(sent < 100_000, "nobody stops it");
             tokio::task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn without_descriptors_the_oldest_silent_callers_go_first_and_others_are_served() {
+    run(async |node| {
+        let silent: Vec<_> = (0..20).map(|_| node.call()).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        node.network.exhausted.set(1);
+        let start = Instant::now();
+        drop(node.handshake().await);
+        assert!(start.elapsed() < Duration::from_secs(1), "the next caller is served soon");
+        let mut closed_at_once = 0;
+        for caller in silent {
+            if until_closed(caller).await < Duration::from_secs(1) {
+                closed_at_once += 1;
+            }
+        }
+        // All others were closed by their deadline, while the first of them was waited for.
+        assert!(closed_at_once >= 16, "{closed_at_once}");
+        let shed = node.seen.all();
+        let stopped = |o: &&Outcome| matches!(o.end, End::Failed(Failure::Stopping));
+        assert!(shed.iter().filter(stopped).count() <= 16, "{shed:?}");
+    });
+}
+
+#[test]
+fn a_pod_at_its_limit_lets_callers_wait_until_one_has_left() {
+    let limits = Limits { pod_connections: 2, ..Limits::default() };
+    run_within(limits, async |node| {
+        let (first, second) = (node.handshake().await, node.handshake().await);
+        let start = Instant::now();
+        let third = node.handshake();
+        let leaving = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            drop(first);
+        };
+        let (third, ()) = tokio::join!(third, leaving);
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+        drop((second, third));
     });
 }
 

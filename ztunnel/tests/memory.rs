@@ -1,7 +1,7 @@
 //! A network of in-memory pipes, for tests in which time stands still until nothing else can happen.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
@@ -157,32 +157,56 @@ type Arrivals = mpsc::UnboundedSender<Accepted<Pipe>>;
 
 /// Who listens where.
 #[derive(Clone, Default)]
-pub(crate) struct Memory(Rc<RefCell<HashMap<SocketAddr, Arrivals>>>);
+pub(crate) struct Memory {
+    listeners: Rc<RefCell<HashMap<SocketAddr, Arrivals>>>,
+    /// Accepts that fail before the next one succeeds: there is no descriptor for them.
+    pub(crate) exhausted: Rc<Cell<usize>>,
+}
 
 impl Memory {
     pub(crate) fn listen(&self, at: SocketAddr) -> MemoryListener {
         let (arrivals, arrived) = mpsc::unbounded_channel();
-        self.0.borrow_mut().insert(at, arrivals);
-        MemoryListener(Mutex::new(arrived))
+        self.listeners.borrow_mut().insert(at, arrivals);
+        MemoryListener {
+            arrived: Mutex::new(arrived),
+            exhausted: self.exhausted.clone(),
+            waiting: RefCell::default(),
+        }
     }
 
     pub(crate) fn dial(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Pipe> {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let (near, far) = Pipe::pair();
-        let arrivals = self.0.borrow().get(&to).cloned().ok_or_else(refused)?;
+        let arrivals = self.listeners.borrow().get(&to).cloned().ok_or_else(refused)?;
         let arrival = Accepted { stream: far, peer: PeerAddr::new(from), to: OriginalDst::new(to) };
         arrivals.send(arrival).map_err(|_| refused())?;
         Ok(near)
     }
 }
 
-pub(crate) struct MemoryListener(Mutex<mpsc::UnboundedReceiver<Accepted<Pipe>>>);
+pub(crate) struct MemoryListener {
+    arrived: Mutex<mpsc::UnboundedReceiver<Accepted<Pipe>>>,
+    exhausted: Rc<Cell<usize>>,
+    /// Left in the backlog by an accept that failed.
+    waiting: RefCell<VecDeque<Accepted<Pipe>>>,
+}
 
 impl Listener for MemoryListener {
     type Stream = Pipe;
 
     async fn accept(&self) -> io::Result<Accepted<Pipe>> {
-        self.0.lock().await.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let mut arrived = self.arrived.lock().await;
+        let waiting = self.waiting.borrow_mut().pop_front();
+        let accepted = match waiting {
+            Some(accepted) => accepted,
+            None => arrived.recv().await.ok_or(io::ErrorKind::NotConnected)?,
+        };
+        if let left @ 1.. = self.exhausted.get() {
+            self.exhausted.set(left - 1);
+            self.waiting.borrow_mut().push_front(accepted);
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()));
+        }
+        Ok(accepted)
     }
 }
 

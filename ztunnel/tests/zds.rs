@@ -16,7 +16,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketType, accept, bind, listen, recvmsg, sendmsg, socket, sockopt,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use weft_model::{Change, Network, TrustDomain, View};
 use weft_xds::zds::{
     AddWorkload, DelWorkload, KeepWorkload, NeedSockets, SnapshotSent, SocketKind, Sockets,
@@ -27,6 +27,7 @@ use ztunnel::{
     config::Config,
     dns,
     identity::{CertificateService, Identities, Options},
+    memory::Pressure,
     pods::{Means, Pods},
     state::{Status, Views},
     telemetry::Telemetry,
@@ -141,6 +142,7 @@ fn zds(path: &Path) -> Zds {
         settings: Settings::default(),
         limits: config.limits.clone(),
         tcp: config.tcp.clone(),
+        pressure: watch::channel(Pressure::Normal).1,
     };
     let (needs, asked) = mpsc::unbounded_channel();
     let current = views.clone();

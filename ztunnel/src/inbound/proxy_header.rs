@@ -52,3 +52,6 @@ fn length(bytes: impl AsRef<[u8]>) -> u16 {
     // A SPIFFE ID is at most 2048 bytes, and the rest of a header is 36 and 3.
     u16::try_from(bytes.as_ref().len()).expect("a SPIFFE ID and two addresses are below 64 KiB")
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use weft_model::{NameError, Namespace, ServiceAccountName};
 use weft_xds::zds::{AddWorkload, SocketKind};
 
 use super::Place;
-use crate::worker::PodUid;
+use crate::uid::PodUid;
 
 /// A request to serve a pod, checked.
 #[derive(Debug)]

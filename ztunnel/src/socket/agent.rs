@@ -16,7 +16,7 @@ use tokio::{
 use weft_xds::zds::SocketKind;
 
 use super::{SocketError, kernel::set_options};
-use crate::{config::Tcp, worker::PodUid};
+use crate::{config::Tcp, uid::PodUid};
 
 /// What the first request of a kind asks for; each further one asks for twice as many.
 const BATCH_FIRST: u32 = 4;
@@ -161,3 +161,6 @@ impl fmt::Debug for AgentSockets {
         f.debug_struct("AgentSockets").field("pod", &self.pod).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,13 @@
 //! The pod's doors: accepts within the limits, and outlives the want of file descriptors.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    io,
-    pin::pin,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, pin::pin, rc::Rc, time::Duration};
 
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::time::timeout;
 use ztunnel_core::Direction;
 
-use super::Pod;
 use crate::{
     inbound, outbound,
+    pod::{Pod, Proof},
     socket::{Accepted, Listener, Sockets},
 };
 
@@ -142,38 +135,5 @@ impl<S> Drop for Room<S> {
         self.pod.connections.set(self.pod.connections.get() - 1);
         self.pod.shared.connections.set(self.pod.shared.connections.get() - 1);
         self.pod.shared.left.notify_waiters();
-    }
-}
-
-/// Whether a caller has shown a certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Proof {
-    Awaited,
-    Given,
-}
-
-/// Callers that have not proved who they are, oldest first: the first to go when something runs short.
-#[derive(Debug, Default)]
-pub(crate) struct Unproven {
-    waiting: RefCell<VecDeque<(Rc<Cell<Proof>>, AbortHandle)>>,
-}
-
-impl Unproven {
-    fn add(&self, proof: Rc<Cell<Proof>>, task: AbortHandle) {
-        let mut waiting = self.waiting.borrow_mut();
-        // Most prove themselves within a moment and in order, so the front is where they leave.
-        while waiting.front().is_some_and(|(proof, _)| proof.get() == Proof::Given) {
-            waiting.pop_front();
-        }
-        waiting.push_back((proof, task));
-    }
-
-    /// Ends the oldest `count`; says how many there were.
-    fn shed(&self, count: usize) -> usize {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|(proof, _)| proof.get() == Proof::Awaited);
-        let oldest = waiting.len().min(count);
-        waiting.drain(..oldest).for_each(|(_, task)| task.abort());
-        oldest
     }
 }

@@ -20,10 +20,11 @@ use ztunnel_core::{
     Arrival, Draw, Failure, Load, Permit, Refusal, Resolved, Retry, authorize, resolve,
 };
 
-use super::accept::Unproven;
+use super::unproven::Unproven;
 use crate::{
     config::Limits,
     identity::Identities,
+    memory::Pressure,
     outcome::{Outcomes, chain},
     tunnel::hbone::Settings,
 };
@@ -65,6 +66,7 @@ pub struct Shared {
     /// A connection has left.
     pub(crate) left: Notify,
     pub(crate) unproven: Unproven,
+    pub(crate) pressure: watch::Receiver<Pressure>,
 }
 
 /// Made of one certificate, and good until there is a newer one.
@@ -95,7 +97,15 @@ impl Shared {
             connections: Cell::new(0),
             left: Notify::new(),
             unproven: Unproven::default(),
+            // Its sender is gone, so it stays normal.
+            pressure: watch::channel(Pressure::Normal).1,
         }
+    }
+
+    /// With the process's memory watched over.
+    #[must_use]
+    pub fn under(self, pressure: watch::Receiver<Pressure>) -> Self {
+        Self { pressure, ..self }
     }
 
     /// The next chance.

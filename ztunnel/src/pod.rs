@@ -10,8 +10,16 @@ use weft_certs::Svid;
 use weft_model::{Identity, Workload};
 use ztunnel_core::{Bind, Failure, Refusal};
 
-use super::{Phase, Shared, tasks::Tasks};
+mod shared;
+mod tasks;
+mod unproven;
+
+pub use shared::{Counted, Shared, Svids};
+use tasks::Tasks;
+pub(crate) use unproven::Proof;
+
 use crate::{
+    memory::Pressure,
     outcome::chain,
     socket::{SocketError, Sockets},
     telemetry::TunnelSide,
@@ -19,17 +27,19 @@ use crate::{
         Place, Pool, PoolKey,
         hbone::client::{self, Client},
     },
+    uid::PodUid,
 };
 
-/// What the node agent calls a pod; never reused.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PodUid(pub Arc<str>);
-
-impl fmt::Display for PodUid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Whether the proxy takes new connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Serving,
+    /// No new connections or streams; those that are open may finish.
+    Draining,
 }
+
+/// Callers cut at once when memory runs short.
+const SHED: usize = 16;
 
 /// Which set of a pod's listeners.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,17 +152,26 @@ impl<S: Sockets> Pod<S> {
         }
     }
 
-    /// Completes when one more connection is within the limits.
+    /// Completes when one more connection is within the limits, and there is memory for it.
     pub(crate) async fn room(&self) {
         let limits = &self.shared.limits;
+        let mut pressure = self.shared.pressure.clone();
         loop {
             // Before the look, so that one who leaves in between is not missed.
             let left = self.shared.left.notified();
             let pod = self.connections.get() < limits.pod_connections;
-            if pod && self.shared.connections.get() < limits.node_connections {
-                return;
+            let node = self.shared.connections.get() < limits.node_connections;
+            match *pressure.borrow_and_update() {
+                Pressure::Normal if pod && node => return,
+                Pressure::Normal => {}
+                Pressure::Full => drop(self.shared.unproven.shed(SHED)),
             }
-            left.await;
+            tokio::select! {
+                // Biased for repeatability only: either way all is looked at again.
+                biased;
+                () = left => {}
+                Ok(()) = pressure.changed() => {}
+            }
         }
     }
 
