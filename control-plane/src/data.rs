@@ -1,4 +1,5 @@
-//! The data folder: the root's key, its certificate for all to read, and the key of node tokens.
+//! The data folder: the root's key, its certificate for all to read, the key of node tokens, and what manifests
+//! said when they last were good.
 //!
 //! A root is made once. If half of it is missing, nodes may still trust the other half: then we say so and
 //! stop, and never make a new one.
@@ -14,11 +15,15 @@ use std::{
 use weft_certs::{Authority, IssueError};
 use weft_model::TrustDomain;
 
-use crate::token::{KEY_BYTES, Tokens};
+use crate::{
+    dir::LastGood,
+    token::{KEY_BYTES, Tokens},
+};
 
 const ROOT_KEY: &str = "ca-key.pem";
 const ROOT_CERTIFICATE: &str = "root-cert.pem";
 const TOKEN_KEY: &str = "node-token.key";
+const LAST_GOOD: &str = "last-good";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -106,6 +111,12 @@ impl Data {
         let bytes = key.len();
         let key = key.try_into().map_err(|_| DataError::TokenKey { path, bytes })?;
         Ok(Tokens::new(&key))
+    }
+
+    /// Where the last good text of each manifest is kept.
+    pub fn last_good(&self) -> Result<LastGood, DataError> {
+        let path = self.path(LAST_GOOD);
+        LastGood::open(&path).map_err(|source| io_error("make", &path, source))
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Manifests from a folder: what they say, what is wrong with them, and what changed since the last look.
 //!
-//! A file with a mistake keeps its last good objects. A file that never was good gives what can be read of it,
-//! and its unreadable policies deny on their targets.
+//! A file with a mistake keeps its last good objects, also over a restart. A file that never was good gives what
+//! can be read of it, and its unreadable policies deny on their targets.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -9,15 +9,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 use crate::{
     FieldProblem, Problem,
     objects::{Object, ObjectKey},
 };
 
+mod kept;
 mod manifest;
 mod tree;
 mod watch;
 
+pub use kept::LastGood;
 use manifest::Manifest;
 pub use watch::{WatchError, Watcher};
 
@@ -28,6 +32,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
+    kept: Option<LastGood>,
     files: BTreeMap<PathBuf, File>,
     /// What was reported as applied, and the file that it came from.
     applied: BTreeMap<ObjectKey, (PathBuf, Object)>,
@@ -40,6 +45,8 @@ struct File {
     /// In force: the last that was good, or else the first.
     good: Manifest,
     problems: Vec<Problem>,
+    /// Why its good text is not on the disk, if it should be.
+    unkept: Option<Problem>,
 }
 
 /// What a look at the folder found.
@@ -51,13 +58,21 @@ pub struct Difference {
 }
 
 impl Folder {
+    /// Remembers nothing from before.
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            kept: None,
             files: BTreeMap::new(),
             applied: BTreeMap::new(),
             duplicates: Vec::new(),
         }
+    }
+
+    /// Remembers what files said when they last were good, and goes on remembering.
+    #[must_use]
+    pub fn remembering(self, kept: LastGood) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 
     pub fn root(&self) -> &Path {
@@ -74,6 +89,10 @@ impl Folder {
         let relative = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_owned();
         let present: Vec<PathBuf> = paths.iter().map(|path| relative(path)).collect();
         self.files.retain(|path, _| present.binary_search(path).is_ok());
+        if let Some(Err(error)) = self.kept.as_ref().map(|kept| kept.retain(&present)) {
+            // Only files that come back under the same name and broken would be served what they once said.
+            warn!(error = %error, "last good text of files that are gone cannot be removed");
+        }
         for (path, name) in paths.iter().zip(&present) {
             self.read_file(name, read_bounded(path));
         }
@@ -81,19 +100,26 @@ impl Folder {
     }
 
     fn read_file(&mut self, name: &Path, text: Result<Vec<u8>, String>) {
-        if self.files.get(name).is_some_and(|file| file.text == text) {
+        let kept = self.kept.as_ref();
+        if let Some(file) = self.files.get_mut(name)
+            && file.text == text
+        {
+            if file.unkept.is_some() {
+                file.unkept = unkept(kept, name, file);
+            }
             return;
         }
         let (manifest, problems) = match &text {
             Ok(text) => manifest::read(name, text),
             Err(reason) => (Manifest::default(), vec![whole_file(name, reason)]),
         };
-        match self.files.entry(name.to_owned()) {
+        let file = match self.files.entry(name.to_owned()) {
             Entry::Vacant(slot) => {
-                slot.insert(File { text, good: manifest, problems });
+                let (good, problems) = first(kept, name, manifest, problems);
+                slot.insert(File { text, good, problems, unkept: None })
             }
-            Entry::Occupied(mut slot) => {
-                let file = slot.get_mut();
+            Entry::Occupied(slot) => {
+                let file = slot.into_mut();
                 // A file that was bad from the start is replaced by its next reading, good or bad: a policy
                 // that is broken in it must keep denying, and what it says meanwhile is the better guess.
                 if problems.is_empty() || !file.good.complete {
@@ -101,8 +127,10 @@ impl Folder {
                 }
                 file.text = text;
                 file.problems = problems;
+                file
             }
-        }
+        };
+        file.unkept = unkept(kept, name, file);
     }
 
     fn difference(&mut self) -> Difference {
@@ -137,7 +165,7 @@ impl Folder {
 
     /// What is wrong with the files as such, in the order of files and lines.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut all: Vec<Problem> = self.files.values().flat_map(|f| f.problems.clone()).collect();
+        let mut all: Vec<Problem> = self.files.values().flat_map(File::problems).collect();
         all.extend(self.duplicates.iter().cloned());
         all.sort();
         all
@@ -155,6 +183,47 @@ impl Folder {
             .map(|document| document.tree.line_of(&field));
         Problem { file, line, object: Some(object), field, value, message }
     }
+}
+
+impl File {
+    fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.problems.iter().chain(&self.unkept).cloned()
+    }
+}
+
+/// What is in force of a file that was not known before, and what is wrong with it.
+fn first(
+    kept: Option<&LastGood>,
+    name: &Path,
+    manifest: Manifest,
+    mut problems: Vec<Problem>,
+) -> (Manifest, Vec<Problem>) {
+    let Some(kept) = kept.filter(|_| !problems.is_empty()) else { return (manifest, problems) };
+    let last = kept.text(name).map(|text| manifest::read(name, &text).0);
+    if let Some(last) = last.filter(|last| last.complete) {
+        problems.push(whole_file(name, "is served as it last was good, before the start"));
+        return (last, problems);
+    }
+    let message = if manifest.documents.is_empty() {
+        "never was good: nothing of it is served, so none of its policies is in force"
+    } else {
+        "never was good: only what can be read of it is served"
+    };
+    problems.push(whole_file(name, message));
+    (manifest, problems)
+}
+
+/// Keeps a good text. `Some`: it could not be kept.
+fn unkept(kept: Option<&LastGood>, name: &Path, file: &File) -> Option<Problem> {
+    let (kept, text) = (kept?, file.text.as_ref().ok()?);
+    if !file.problems.is_empty() {
+        return None;
+    }
+    let error = kept.keep(name, text).err()?;
+    let path = kept.path(name);
+    let message =
+        format!("cannot be kept in {}, so a restart may not serve it: {error}", path.display());
+    Some(whole_file(name, &message))
 }
 
 fn whole_file(file: &Path, message: &str) -> Problem {

@@ -102,7 +102,8 @@ pub async fn start(options: Options) -> Result<Running> {
     let (stopper, stop) = stop();
 
     let watcher = Watcher::new(&options.dir)?;
-    let folder = look(Folder::new(&options.dir), &known).await?;
+    let folder = Folder::new(&options.dir).remembering(data.last_good()?);
+    let folder = look(folder, &known).await?;
 
     let bind = |address: SocketAddr| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 
@@ -16,6 +16,25 @@ impl Scene {
             scene.write(name, text);
         }
         scene
+    }
+
+    /// As after a start, with what was kept.
+    fn restarted(&mut self) {
+        let kept = LastGood::open(&self.dir.path().join(".last-good")).unwrap();
+        self.folder = Folder::new(self.dir.path()).remembering(kept);
+    }
+
+    fn kept(&self) -> Vec<(u32, String)> {
+        let kept = fs::read_dir(self.dir.path().join(".last-good")).unwrap();
+        let mut kept: Vec<_> = kept
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+                (mode, fs::read_to_string(path).unwrap())
+            })
+            .collect();
+        kept.sort();
+        kept
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -101,6 +120,70 @@ fn a_file_that_turns_bad_keeps_its_last_good_objects_until_it_is_good_again() {
     scene.write("web.yaml", &POD.replace("web-0", "web-1"));
     assert_eq!(scene.read(), (vec!["Pod shop/web-1".into()], vec!["Pod shop/web-0".into()]));
     assert_eq!(scene.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_is_broken_at_the_start_is_served_as_it_last_was_good() {
+    let mut scene = Scene::new(&[("deep/web.yaml", POD)]);
+    scene.restarted();
+    scene.read();
+    assert_eq!(scene.kept(), [(0o600, POD.to_owned())]);
+
+    scene.write("deep/web.yaml", &POD.replace("nodeName: a", "nodeName: [a"));
+    scene.restarted();
+    assert_eq!(scene.read().0, ["Pod shop/web-0"]);
+    let problems = scene.problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(problems[0], "deep/web.yaml: is served as it last was good, before the start");
+    assert_eq!(scene.kept(), [(0o600, POD.to_owned())], "what is broken is not kept");
+
+    scene.write("deep/web.yaml", &POD.replace("web-0", "web-1"));
+    assert_eq!(scene.read(), (vec!["Pod shop/web-1".into()], vec!["Pod shop/web-0".into()]));
+    assert_eq!(scene.problems(), Vec::<String>::new());
+    assert_eq!(scene.kept(), [(0o600, POD.replace("web-0", "web-1"))]);
+}
+
+#[test]
+fn what_was_kept_of_a_file_goes_with_it() {
+    let mut scene = Scene::new(&[("web.yaml", POD)]);
+    scene.restarted();
+    scene.read();
+    fs::remove_file(scene.dir.path().join("web.yaml")).unwrap();
+    scene.restarted();
+    assert_eq!(scene.read(), (vec![], vec![]));
+    assert_eq!(scene.kept(), []);
+}
+
+#[test]
+fn a_file_that_never_was_good_has_nothing_to_keep_and_says_so() {
+    let mut scene =
+        Scene::new(&[("a.yaml", "kind: [Pod\n"), ("b.yaml", &format!("{POD}---\nkind: Pod\n"))]);
+    scene.restarted();
+    assert_eq!(scene.read().0, ["Pod shop/web-0"]);
+    let problems = scene.problems();
+    let never = |problem: &&String| problem.contains("never was good");
+    assert_eq!(
+        problems.iter().filter(never).collect::<Vec<_>>(),
+        [
+            "a.yaml: never was good: nothing of it is served, so none of its policies is in force",
+            "b.yaml: never was good: only what can be read of it is served",
+        ]
+    );
+    assert_eq!(scene.kept(), []);
+}
+
+#[test]
+fn a_good_text_that_cannot_be_kept_is_reported_and_tried_again() {
+    let mut scene = Scene::new(&[("web.yaml", POD)]);
+    scene.restarted();
+    let folder = scene.dir.path().join(".last-good");
+    fs::remove_dir(&folder).unwrap();
+    assert_eq!(scene.read().0, ["Pod shop/web-0"]);
+    assert!(scene.problems()[0].contains("web.yaml: cannot be kept in "), "{:?}", scene.problems());
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(scene.read(), (vec![], vec![]));
+    assert_eq!(scene.problems(), Vec::<String>::new());
+    assert_eq!(scene.kept(), [(0o600, POD.to_owned())]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::fs;
+
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -109,6 +111,24 @@ async fn a_file_that_turns_bad_changes_nothing_for_the_nodes_and_is_reported() {
     scene.write("web.yaml", &POD.replace("10.0.0.1", "10.0.0.2"));
     scene.until_page("/metrics", "weft_control_problems 0").await;
     assert_ne!(scene.page("/debug/config").await, before);
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_whose_file_is_broken_at_the_start_is_served_all_the_same_and_reported() {
+    let scene = Scene::new(&[("web.yaml", POD), ("strict.yaml", POLICY)]).await;
+    let dir = scene.stop().await;
+    fs::write(dir.path().join("manifests/strict.yaml"), POLICY.replace("STRICT}", "STRICT"))
+        .unwrap();
+    let scene = Scene::over(dir).await;
+    let mut proxy = Proxy::connect(&scene).await;
+    proxy.until(|view| policies(view) == 1).await;
+    let problems = scene.page("/problems").await;
+    assert!(problems.contains("is served as it last was good"), "{problems}");
+
+    scene.write("strict.yaml", "");
+    scene.until_page("/metrics", "weft_control_problems 0").await;
+    proxy.until(|view| policies(view) == 0).await;
     scene.stop().await;
 }
 
