@@ -170,6 +170,16 @@ impl View {
         self.policies.values()
     }
 
+    /// Whether the two surely say the same about who may call a workload. Two pointers are compared, no policy is
+    /// read; `false` says only that it has to be looked at.
+    pub fn agrees_on(&self, other: &Self, workload: &WorkloadUid) -> bool {
+        let same = match (self.workloads.get(workload), other.workloads.get(workload)) {
+            (Some(this), Some(that)) => Arc::ptr_eq(this, that),
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        };
+        same && self.policies.ptr_eq(&other.policies)
+    }
+
     /// Every policy that governs connections to `workload`: of the mesh, of its namespace, and those it lists.
     ///
     /// A listed policy that is not known is returned as `Err`: who decides must deny on it, since what it

@@ -112,3 +112,35 @@ fn a_server_that_proves_to_be_somebody_else_gets_no_bytes() {
         assert!(matches!(&ours.end, End::Failed(Failure::Handshake { .. })), "{ours:?}");
     });
 }
+
+/// Writes until the other side takes no more for a while.
+async fn fill(stream: &mut TcpStream) {
+    let chunk = vec![7; 64 * 1024];
+    let quiet = std::time::Duration::from_millis(200);
+    while tokio::time::timeout(quiet, stream.write_all(&chunk)).await.is_ok() {}
+}
+
+#[test]
+fn slow_readers_hold_neither_the_streams_beside_them_nor_new_ones() {
+    run(async {
+        let (mesh, pod, web) = Mesh::pair();
+        let app = mesh.serve_web().await;
+        let (mut fast, mut answering) = open(pod.captured, &app).await;
+        let mut slow = Vec::new();
+        for _ in 0..6 {
+            slow.push(open(pod.captured, &app).await);
+        }
+        assert_eq!(web.tunnels.get(), 1);
+        // More than six stream windows, which is more than the connection's own.
+        let filling = slow.iter_mut().map(|(_, server)| fill(server));
+        futures_util::future::join_all(filling).await;
+
+        let answer = vec![1; 1 << 20];
+        let mut heard = vec![0; answer.len()];
+        let (sent, read) = tokio::join!(answering.write_all(&answer), fast.read_exact(&mut heard));
+        sent.unwrap();
+        read.unwrap();
+        let _new = open(pod.captured, &app).await;
+        assert_eq!(web.tunnels.get(), 2);
+    });
+}

@@ -259,3 +259,26 @@ proptest! {
         prop_assert_eq!(&grown.policies_by_namespace, &fresh.policies_by_namespace);
     }
 }
+
+#[test]
+fn views_agree_on_a_workload_until_it_or_any_policy_changes() {
+    let before = view([
+        Change::Workload(pod("a", "10.0.0.1").into()),
+        Change::Policy(policy("shop", "p", Scope::Namespace).into()),
+    ]);
+    let with = |change: Change| {
+        let mut after = before.clone();
+        after.apply(change);
+        after
+    };
+    let (a, b) = (pod("a", "10.0.0.1").uid, pod("b", "10.0.0.2"));
+    let uid = b.uid.clone();
+    assert!(before.agrees_on(&with(Change::Workload(b.into())), &a));
+    assert!(!before.agrees_on(&before, &uid), "nothing is said about one that is not known");
+    let moved = Change::Workload(pod("a", "10.0.0.9").into());
+    let gone = Change::Remove(ResourceKey::Workload(a.clone()));
+    let stricter = Change::Policy(policy("shop", "q", Scope::Global).into());
+    for change in [moved, gone, stricter] {
+        assert!(!before.agrees_on(&with(change.clone()), &a), "{change:?}");
+    }
+}

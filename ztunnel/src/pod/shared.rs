@@ -166,13 +166,20 @@ impl Shared {
         };
         async move {
             let Some((permit, mut views)) = watched else { return pending().await };
+            let uid = permit.local().uid.clone();
+            let mut decided: Option<Arc<View>> = None;
             loop {
-                // At once too: the view may have changed while the connection was being made.
-                let holds = permit.still_holds(&views.borrow_and_update());
-                match holds {
-                    Err(refusal) => return refusal,
-                    Ok(()) if views.changed().await.is_err() => return pending().await,
-                    Ok(()) => {}
+                let view = views.borrow_and_update().clone();
+                // At once too: the view may have changed while the connection was being made. Later, pods come and
+                // go all the time and policies seldom: most views say nothing new about this connection.
+                if decided.is_none_or(|before| !before.agrees_on(&view, &uid))
+                    && let Err(refusal) = permit.still_holds(&view)
+                {
+                    return refusal;
+                }
+                decided = Some(view);
+                if views.changed().await.is_err() {
+                    return pending().await;
                 }
             }
         }

@@ -10,9 +10,10 @@ mod head;
 mod keepalive;
 pub mod server;
 mod stream;
+mod window;
 
 pub use head::{ConnectHead, Introduction};
-pub use stream::InTunnel;
+pub use stream::{Flow, Held, InTunnel};
 
 use crate::config::{ByteSize, H2, Timeouts};
 

@@ -22,7 +22,12 @@ use weft_certs::Svid;
 use weft_model::{Identity, WorkloadUid};
 use ztunnel_core::Failure;
 
-use super::hbone::client::Client;
+use super::hbone::{Flow, Held, client::Client};
+
+/// A tunnel with so many streams that wait gets no new ones: they would wait too.
+const BLOCKED_MAX: usize = 4;
+/// Tunnels to one peer that are opened because others are busy; beyond, only because they are full.
+const TUNNELS_MAX: usize = 8;
 
 /// What must be equal for two connections of a pod to share a tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -58,6 +63,8 @@ struct Tunnel {
     /// As whom it was opened.
     svid: Arc<Svid>,
     streams: Cell<usize>,
+    /// Of these, the ones that wait for a slow reader or for room to send.
+    blocked: Cell<usize>,
     idle_since: Cell<Instant>,
 }
 
@@ -153,11 +160,14 @@ impl Peer {
     /// The emptiest open tunnel, if one has room; drops those that have ended or that an older certificate opened.
     fn with_room(&self, svid: &Arc<Svid>, streams_max: usize) -> Option<Rc<Tunnel>> {
         let mut tunnels = self.tunnels.borrow_mut();
+        let busy = |t: &Tunnel| t.blocked.get() >= BLOCKED_MAX;
         tunnels.retain(|t| Arc::ptr_eq(&t.svid, svid) && t.client.borrow_mut().is_open());
         let room = |t: &&Rc<Tunnel>| {
             t.streams.get() < streams_max.min(t.client.borrow().streams_max()).max(1)
         };
-        tunnels.iter().filter(room).min_by_key(|t| t.streams.get()).cloned()
+        let best = tunnels.iter().filter(room).min_by_key(|t| (busy(t), t.streams.get()))?;
+        let another = busy(best) && tunnels.len() < TUNNELS_MAX;
+        (!another).then(|| best.clone())
     }
 
     /// The dial under way, or a new one.
@@ -177,7 +187,13 @@ impl Peer {
         let dial: Dial = Box::pin(async move {
             let client = RefCell::new(client.await?);
             let idle_since = Cell::new(Instant::now());
-            Ok(Rc::new(Tunnel { client, svid, streams: Cell::new(0), idle_since }))
+            Ok(Rc::new(Tunnel {
+                client,
+                svid,
+                streams: Cell::default(),
+                blocked: Cell::default(),
+                idle_since,
+            }))
         });
         let dialling = dial.shared();
         *slot = dialling.downgrade();
@@ -201,6 +217,16 @@ impl Place {
 
     pub fn client(&self) -> Client {
         self.tunnel.client.borrow().clone()
+    }
+}
+
+impl Held for Place {
+    fn flows(&self, now: Flow) {
+        let blocked = self.tunnel.blocked.get();
+        self.tunnel.blocked.set(match now {
+            Flow::Blocked => blocked + 1,
+            Flow::Free => blocked - 1,
+        });
     }
 }
 

@@ -1,6 +1,8 @@
 //! The client's half of a tunnel.
 
-use std::{future::Future, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, future::Future, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -8,6 +10,7 @@ use http::StatusCode;
 use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -15,10 +18,11 @@ use weft_model::Identity;
 use ztunnel_core::{Authority, Failure};
 
 use super::{
-    InTunnel, Settings, bytes,
+    Held, InTunnel, Settings, bytes,
     guard::Guarded,
     head::{self, Introduction},
     keepalive,
+    window::Window,
 };
 use crate::outcome::chain;
 
@@ -63,6 +67,14 @@ pub struct Client {
     requests: SendRequest<Bytes>,
     /// One allocation a tunnel, by which it is told from others.
     peer: Rc<Identity>,
+    streams: Rc<Streams>,
+}
+
+/// What those who open streams tell the driver.
+#[derive(Debug)]
+struct Streams {
+    window: RefCell<Window>,
+    grow: Notify,
 }
 
 /// Makes a tunnel over `io`. The returned future drives it and must be polled until it completes, which it does
@@ -85,7 +97,10 @@ where
     let guarded = Guarded::new(stream, settings.timeouts.connect_head);
     let (requests, connection) =
         builder(&settings).handshake::<_, Bytes>(guarded).await.map_err(ClientError::Http2)?;
-    Ok((Client { requests, peer: Rc::new(peer) }, drive(connection, settings)))
+    let window = Window::new(settings.connection_window(), settings.stream_window());
+    let streams = Rc::new(Streams { window: window.into(), grow: Notify::new() });
+    let driver = drive(connection, streams.clone(), settings);
+    Ok((Client { requests, peer: Rc::new(peer), streams }, driver))
 }
 
 fn builder(settings: &Settings) -> h2::client::Builder {
@@ -101,21 +116,34 @@ fn builder(settings: &Settings) -> h2::client::Builder {
     builder
 }
 
-async fn drive<IO>(mut connection: Connection<Guarded<TlsStream<IO>>, Bytes>, settings: Settings)
-where
+async fn drive<IO>(
+    mut connection: Connection<Guarded<TlsStream<IO>>, Bytes>,
+    streams: Rc<Streams>,
+    settings: Settings,
+) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let pings = connection.ping_pong();
-    tokio::select! {
-        // Biased: a connection that has ended needs no ping.
-        biased;
-        ended = &mut connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "tunnel ended");
+    let mut unanswered = pin!(keepalive::unanswered(pings, &settings.h2));
+    loop {
+        tokio::select! {
+            // Biased: a connection that has ended needs neither window nor ping.
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "tunnel ended");
+                }
+                return;
             }
-        }
-        () = keepalive::unanswered(pings, &settings.h2) => {
-            tracing::info!("tunnel closed: the peer does not answer pings");
+            () = streams.grow.notified() => {
+                if let Some(size) = streams.window.borrow_mut().grown() {
+                    connection.set_target_window_size(size);
+                }
+            }
+            () = &mut unanswered => {
+                tracing::info!("tunnel closed: the peer does not answer pings");
+                return;
+            }
         }
     }
 }
@@ -145,7 +173,7 @@ impl Client {
 
     /// Opens a stream: sends CONNECT and waits for the answer. `held` lives as long as the stream.
     /// Cancel safe: dropping it resets the stream.
-    pub async fn connect<L>(
+    pub async fn connect<L: Held>(
         &self,
         authority: &Authority,
         about: &Introduction<'_>,
@@ -153,6 +181,8 @@ impl Client {
         held: L,
     ) -> Result<InTunnel<L>, ClientError> {
         let request = head::request(authority, about).map_err(ClientError::Head)?;
+        let open = self.streams.window.borrow().opened();
+        self.streams.grow.notify_one();
         let answered = timeout(within, self.answer(request)).await;
         let (send, answer) = answered
             .map_err(|_| ClientError::AnswerTimeout { after: within })?
@@ -161,7 +191,7 @@ impl Client {
             let (authority, status) = (authority.clone(), answer.status());
             return Err(ClientError::Refused { authority, status });
         }
-        Ok(InTunnel::new(send, answer.into_body(), held))
+        Ok(InTunnel::new(send, answer.into_body(), held, open))
     }
 
     async fn answer(

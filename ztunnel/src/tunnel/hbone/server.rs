@@ -22,10 +22,11 @@ use weft_model::Workload;
 use ztunnel_core::{Failure, Refusal};
 
 use super::{
-    InTunnel, Settings, bytes,
+    Held, InTunnel, Settings, bytes,
     guard::Guarded,
     head::{self, ConnectHead},
     keepalive,
+    window::{Open, Window},
 };
 use crate::{config::Timeouts, outcome::chain};
 
@@ -108,7 +109,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Handshaken<IO> {
             .map_err(ServerError::Http2)?;
         let (pings, h2) = (connection.ping_pong(), settings.h2.clone());
         let unanswered = Box::pin(async move { keepalive::unanswered(pings, &h2).await });
-        Ok(Server { connection, unanswered, draining: false })
+        let window = Window::new(settings.connection_window(), settings.stream_window());
+        Ok(Server { connection, unanswered, window, draining: false })
     }
 }
 
@@ -128,6 +130,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
 pub struct Server<IO> {
     connection: Connection<Guarded<TlsStream<IO>>, Bytes>,
     unanswered: Pin<Box<dyn Future<Output = ()>>>,
+    window: Window,
     draining: bool,
 }
 
@@ -147,12 +150,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Server<IO> {
         // The connection first: a ping's answer may be among the bytes that have arrived.
         match self.connection.poll_accept(cx) {
             Poll::Ready(Some(Ok((request, respond)))) => {
-                let head = ConnectHead::parse(&request);
-                return Poll::Ready(Some(Ok(Incoming {
-                    head,
-                    body: request.into_body(),
-                    respond,
-                })));
+                let (head, open) = (ConnectHead::parse(&request), self.window.opened());
+                if let Some(size) = self.window.grown() {
+                    self.connection.set_target_window_size(size);
+                }
+                let body = request.into_body();
+                return Poll::Ready(Some(Ok(Incoming { head, body, respond, open })));
             }
             Poll::Ready(Some(Err(error))) => {
                 return Poll::Ready(Some(Err(ServerError::Http2(error))));
@@ -177,6 +180,7 @@ pub struct Incoming {
     head: Result<ConnectHead, Refusal>,
     body: h2::RecvStream,
     respond: SendResponse<Bytes>,
+    open: Open,
 }
 
 impl Incoming {
@@ -185,14 +189,14 @@ impl Incoming {
     }
 
     /// Answers 200 and becomes a stream. `about` is the workload that was reached.
-    pub fn accept<L>(mut self, about: &Workload, held: L) -> Result<InTunnel<L>, h2::Error> {
+    pub fn accept<L: Held>(mut self, about: &Workload, held: L) -> Result<InTunnel<L>, h2::Error> {
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::OK;
         if let Ok(baggage) = HeaderValue::try_from(head::baggage(about)) {
             answer.headers_mut().insert("baggage", baggage);
         }
         let send = self.respond.send_response(answer, false)?;
-        Ok(InTunnel::new(send, self.body, held))
+        Ok(InTunnel::new(send, self.body, held, self.open))
     }
 
     /// Answers with an empty body.

@@ -8,22 +8,51 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
+use super::window::Open;
 use crate::relay::{Broken, End};
 
-/// A byte stream inside a tunnel. `L` is held as long as the stream is open, such as a place in a pool.
-pub struct InTunnel<L> {
+/// Whether a stream moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    Free,
+    /// Bytes wait for the peer to take them, or for our side to.
+    Blocked,
+}
+
+/// What is held as long as a stream is open, such as a place in a pool.
+pub trait Held {
+    /// Told of each change. A stream begins free, and ends so.
+    fn flows(&self, now: Flow);
+}
+
+impl Held for () {
+    fn flows(&self, _: Flow) {}
+}
+
+/// A byte stream inside a tunnel.
+pub struct InTunnel<L: Held> {
     send: SendStream<Bytes>,
     receive: RecvStream,
     /// Bytes handed out by `poll_chunk` whose room the peer gets back when the next chunk is asked for, which is
     /// when these have been written: so a slow reader slows its sender and nobody else.
     unread: usize,
-    received_end: bool,
-    _held: L,
+    unsent: bool,
+    told: Flow,
+    held: L,
+    _open: Open,
 }
 
-impl<L> InTunnel<L> {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, held: L) -> Self {
-        Self { send, receive, unread: 0, received_end: false, _held: held }
+impl<L: Held> InTunnel<L> {
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, held: L, open: Open) -> Self {
+        Self { send, receive, unread: 0, unsent: false, told: Flow::Free, held, _open: open }
+    }
+
+    /// A chunk that is still out when anybody else looks is one that its reader does not take.
+    fn tell(&mut self) {
+        let now = if self.unread > 0 || self.unsent { Flow::Blocked } else { Flow::Free };
+        if std::mem::replace(&mut self.told, now) != now {
+            self.held.flows(now);
+        }
     }
 
     fn release_read(&mut self) {
@@ -35,7 +64,7 @@ impl<L> InTunnel<L> {
     }
 }
 
-impl<L> InTunnel<L> {
+impl<L: Held> InTunnel<L> {
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !chunk.is_empty() {
             self.send.reserve_capacity(chunk.len());
@@ -70,34 +99,36 @@ fn reset_for(reason: Reason) -> Broken {
     if reason == Reason::NO_ERROR { Broken::Stopped } else { Broken::Reset }
 }
 
-impl<L> fmt::Debug for InTunnel<L> {
+impl<L: Held> fmt::Debug for InTunnel<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("InTunnel").field(&self.receive.stream_id()).finish()
     }
 }
 
-impl<L> End for InTunnel<L> {
+impl<L: Held> End for InTunnel<L> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
         self.release_read();
+        self.tell();
         loop {
             match ready!(self.receive.poll_data(cx)) {
                 // An empty frame carries nothing, and an empty chunk would read as the end.
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {
                     self.unread = chunk.len();
+                    self.tell();
                     return Poll::Ready(Ok(Some(chunk)));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                None => {
-                    self.received_end = true;
-                    return Poll::Ready(Ok(None));
-                }
+                None => return Poll::Ready(Ok(None)),
             }
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
-        let written = ready!(self.poll_send(cx, chunk));
+        let sent = self.poll_send(cx, chunk);
+        self.unsent = sent.is_pending();
+        self.tell();
+        let written = ready!(sent);
         Poll::Ready(written.map_err(|error| self.why(cx, error)))
     }
 
@@ -118,9 +149,11 @@ impl<L> End for InTunnel<L> {
     }
 }
 
-impl<L> Drop for InTunnel<L> {
+impl<L: Held> Drop for InTunnel<L> {
     fn drop(&mut self) {
         self.release_read();
+        self.unsent = false;
+        self.tell();
     }
 }
 
