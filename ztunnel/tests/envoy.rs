@@ -165,6 +165,41 @@ fn envoy_opens_many_streams_in_one_tunnel_to_us() {
     });
 }
 
+/// Breaks a connection, as the kernel does when a process dies with bytes unread.
+fn reset(stream: TcpStream) {
+    stream.set_zero_linger().unwrap();
+}
+
+async fn sees_a_reset(stream: &mut TcpStream) {
+    let error = stream.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_behind_envoy_arrives_and_ours_reaches_it() {
+    run(async {
+        let calling = ForeignClient::start().await;
+        let (client, mut served) = calling.connected().await;
+        reset(client);
+        sees_a_reset(&mut served).await;
+        let (mut client, served) = calling.connected().await;
+        reset(served);
+        // Envoy is told by RST_STREAM, and passes it on as an end.
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        assert_eq!(calling.envoy.stat("cluster.hbone.http2.rx_reset").await, 1);
+
+        let called = ForeignServer::start("web").await;
+        let (client, mut served) = called.connected().await;
+        reset(client);
+        // The same here: an end for the application.
+        assert_eq!(served.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        assert_eq!(called.envoy.stat("http.hbone.downstream_rq_rx_reset").await, 1);
+        let (mut client, served) = called.connected().await;
+        reset(served);
+        sees_a_reset(&mut client).await;
+    });
+}
+
 /// What Envoy was answered for a CONNECT that it passed on.
 async fn answer(envoy: &mut Envoy, authority: &str) -> String {
     let mut asking = TcpStream::connect(envoy.listener("connect").await).await.unwrap();
