@@ -168,6 +168,7 @@ fn envoy_opens_many_streams_in_one_tunnel_to_us() {
 /// Breaks a connection, as the kernel does when a process dies with bytes unread.
 fn reset(stream: TcpStream) {
     stream.set_zero_linger().unwrap();
+    drop(stream);
 }
 
 async fn sees_a_reset(stream: &mut TcpStream) {
