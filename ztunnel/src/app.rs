@@ -31,7 +31,7 @@ use crate::{
     telemetry::{Logging, Telemetry},
     threads::{Equipment, Threads},
     tunnel::hbone::Settings,
-    zds::{Knowledge, Zds},
+    zds::{Knowledge, Phase, Zds},
 };
 
 /// Runs the proxy until a signal stops it. `env` is the process's environment.
@@ -90,15 +90,20 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let stop = Arc::new(Notify::new());
     let shown = Shown { views, identities, roster, knowledge: zds.knowledge() };
     let service = shown.service(&config, telemetry, logging, stop.clone());
-    tasks.spawn(admin::serve(service, listeners, config.limits.admin_connections));
-    tasks.spawn_local(zds.run());
+    let admin = tasks.spawn(admin::serve(service, listeners, config.limits.admin_connections));
+    let (phase, phases) = watch::channel(Phase::Serving);
+    tasks.spawn_local(zds.run(phases));
 
     tracing::info!(node = config.node.name, workers = count, "proxy started");
     let stopped = until_stopped(&mut tasks, &threads, &stop).await;
-    // The agent would otherwise announce pods to a proxy that leaves.
-    tasks.abort_all();
+    // Its addresses are for the next proxy, and nobody may find this one ready.
+    admin.abort();
+    // All else goes on until the last connection is finished: an accepted one still needs a socket of its pod
+    // and a certificate, and a policy may still cut it.
+    phase.send_replace(Phase::Draining);
     tracing::info!(within_ms = config.timeouts.drain.as_millis(), "draining");
     threads.drain(Instant::now() + config.timeouts.drain).await;
+    tasks.abort_all();
     tracing::info!("proxy stopped");
     stopped
 }

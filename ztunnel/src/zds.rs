@@ -33,7 +33,17 @@ mod packets;
 use packets::Packets;
 
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
-const BACK_OFF_LAST: Duration = Duration::from_secs(15);
+/// Asking a Unix socket costs nothing, and pods wait for an agent that is back.
+const BACK_OFF_LAST: Duration = Duration::from_millis(500);
+
+/// What this process wants of the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Pods, and sockets for their connections.
+    Serving,
+    /// Only sockets, for the connections that it still has: it leaves.
+    Draining,
+}
 
 /// What is known about the node's pods.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,11 +90,11 @@ impl Zds {
     }
 
     /// Keeps a connection to the agent until dropped. Pods are served on while there is none.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, phase: watch::Receiver<Phase>) {
         let mut back_off = BACK_OFF_FIRST;
         loop {
             let mut greeted = false;
-            let error = match self.session(&mut greeted).await {
+            let error = match self.session(&mut greeted, &phase).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -100,7 +110,11 @@ impl Zds {
         }
     }
 
-    async fn session(&mut self, greeted: &mut bool) -> Result<std::convert::Infallible, ZdsError> {
+    async fn session(
+        &mut self,
+        greeted: &mut bool,
+        phase: &watch::Receiver<Phase>,
+    ) -> Result<std::convert::Infallible, ZdsError> {
         let connecting = Packets::connect(&self.path);
         let packets =
             connecting.map_err(|source| ZdsError::Connect { path: self.path.clone(), source })?;
@@ -123,7 +137,8 @@ impl Zds {
             *greeted = true;
             let request = WorkloadRequest::decode(&*packet).map_err(ZdsError::Decode)?;
             let payload = request.payload.ok_or(ZdsError::UnknownRequest)?;
-            if let Some(ack) = self.answer(payload, descriptors, &mut snapshot).await {
+            let phase = *phase.borrow();
+            if let Some(ack) = self.answer(payload, descriptors, &mut snapshot, phase).await {
                 packets.send(&ack.encode_to_vec()).await.map_err(ZdsError::Packet)?;
             }
         }
@@ -135,6 +150,7 @@ impl Zds {
         request: Payload,
         descriptors: Vec<OwnedFd>,
         snapshot: &mut Option<HashSet<PodUid>>,
+        phase: Phase,
     ) -> Option<WorkloadResponse> {
         let mut told = |uid: &str| {
             if let Some(told) = snapshot {
@@ -144,6 +160,9 @@ impl Zds {
         let done = match request {
             Payload::Add(add) => {
                 told(&add.uid);
+                if phase == Phase::Draining {
+                    return Some(acknowledge(Err(EnrolmentError::Draining { uid: add.uid })));
+                }
                 match Enrolment::read(add, descriptors) {
                     Ok(enrolment) => self.pods.add(enrolment).await,
                     Err(error) => Err(error),
@@ -151,6 +170,9 @@ impl Zds {
             }
             Payload::Keep(keep) => {
                 told(&keep.uid);
+                if phase == Phase::Draining {
+                    return Some(acknowledge(Err(EnrolmentError::Draining { uid: keep.uid })));
+                }
                 self.pods.keep(&PodUid(keep.uid.into()))
             }
             Payload::Del(del) => {

@@ -33,7 +33,7 @@ use ztunnel::{
     telemetry::Telemetry,
     threads::{Equipment, Threads},
     tunnel::hbone::Settings,
-    zds::{Knowledge, Zds},
+    zds::{Knowledge, Phase, Zds},
 };
 
 use crate::fixture::{CLIENT, run, workload};
@@ -167,6 +167,10 @@ fn zds(path: &Path) -> Zds {
 
 /// Runs a client of ZDS against `agent`, which has a thread of its own.
 fn against(agent: impl FnOnce(&mut Agent) + Send + 'static) {
+    against_a_proxy_that_is(Phase::Serving, agent);
+}
+
+fn against_a_proxy_that_is(phase: Phase, agent: impl FnOnce(&mut Agent) + Send + 'static) {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("zds.sock");
     let mut listening = Agent::listen(&path);
@@ -176,13 +180,27 @@ fn against(agent: impl FnOnce(&mut Agent) + Send + 'static) {
         done.send(()).unwrap();
     });
     run(async move {
+        let (_phase, phases) = watch::channel(phase);
         tokio::select! {
             biased;
             _ = is_done => {}
-            () = zds(&path).run() => {}
+            () = zds(&path).run(phases) => {}
         }
     });
     playing.join().unwrap();
+}
+
+#[test]
+fn a_proxy_that_drains_takes_no_pod_any_more_and_says_so() {
+    against_a_proxy_that_is(Phase::Draining, |agent| {
+        agent.greet();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let passed = [own_namespace(), listener.into()];
+        let descriptors: Vec<_> = passed.iter().collect();
+        let drains = "pod uid-1: this proxy drains, and leaves it to the next one";
+        assert_eq!(agent.ask(add("uid-1", &[SocketKind::OutboundV4]), &descriptors), drains);
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+    });
 }
 
 #[test]
@@ -261,7 +279,7 @@ fn the_node_is_known_once_the_agent_has_told_of_all_its_pods() {
         tokio::select! {
             biased;
             complete = knowledge.wait_for(|k| *k == Knowledge::Complete) => drop(complete.unwrap()),
-            () = client.run() => {}
+            () = client.run(watch::channel(Phase::Serving).1) => {}
         }
     });
     playing.join().unwrap();

@@ -41,6 +41,8 @@ pub enum EnrolmentError {
     Listeners { uid: String, listeners: usize, descriptors: usize },
     #[error("pod {uid} is not known")]
     Unknown { uid: PodUid },
+    #[error("pod {uid}: this proxy drains, and leaves it to the next one")]
+    Draining { uid: String },
     #[error("pod {uid}: no sockets")]
     Sockets { uid: PodUid, source: io::Error },
 }
