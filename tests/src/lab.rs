@@ -50,6 +50,9 @@ pub use wait::{LONG, SHORT, wait_for};
 
 use cgroup::Cgroup;
 
+/// Names the folder in which the logs of every lab are kept.
+const LOGS: &str = "WEFT_LAB_LOGS";
+
 /// How many nodes a lab may have.
 const NODES: u8 = 4;
 
@@ -65,11 +68,26 @@ impl Ground {
     fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Relaxed)
     }
+
+    /// Copies the logs into a folder named as the running test, where a folder for that was given.
+    fn save_logs(&self) {
+        let Some(logs) = std::env::var_os(LOGS) else { return };
+        let test = std::thread::current().name().unwrap_or("main").replace("::", "-");
+        let to = Path::new(&logs).join(test);
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        // A log that cannot be copied must not fail a test that passed.
+        let _ = fs::create_dir_all(&to);
+        for entry in entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "log"))
+        {
+            let _ = fs::copy(entry.path(), to.join(entry.file_name()));
+        }
+    }
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
         if !self.is_kept() {
+            self.save_logs();
             sweep(&self.prefix);
         }
     }

