@@ -6,8 +6,9 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
+    panic,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, SystemTime},
 };
 
@@ -36,10 +37,29 @@ use ztunnel_core::{Bind, Direction, Failure, Outcome, Parties};
 /// How long anything in a test may take before it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Runs a test on one thread, as a worker runs.
+thread_local! {
+    /// Panics on this thread: a task's own ends there, and would pass for a connection that was cut.
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            report(panic);
+        }));
+    });
+}
+
+/// Runs a test on one thread, as a worker runs. No task of a proxy may panic meanwhile.
 pub(crate) fn run(test: impl Future<Output = ()> + 'static) {
+    count_panics();
+    let before = PANICS.get();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") });
+    assert_eq!(PANICS.get(), before, "a task has panicked");
 }
 
 /// Where each address of the mesh really is. The ports of the wire (15008) are fixed; those of a test must not be.
