@@ -9,3 +9,12 @@ pub mod relay;
 pub mod run;
 pub mod server;
 pub mod table;
+
+/// A way between a client and a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    Direct,
+    /// Through a plain relay in each pod.
+    Floor,
+    Weft,
+}

@@ -13,7 +13,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    cpu,
+    Path, cpu,
     load::{Kind, Seen},
     table::{Cell, Row},
 };
@@ -22,14 +22,6 @@ use crate::lab::{Control, LONG, Lab, Node, Pod, PodSpec, Process, binary, wait_f
 const PORT: u16 = 7900;
 const RELAY_IN: u16 = 7901;
 const RELAY_OUT: u16 = 7902;
-
-/// A path between a client and a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Path {
-    Direct,
-    Floor,
-    Weft,
-}
 
 /// All three paths, up and warm.
 ///

@@ -3,8 +3,8 @@
 use std::{fmt, time::Duration};
 
 use super::{
+    Path,
     load::{Kind, Seen},
-    run::Path,
 };
 
 /// One load over one path, once.
