@@ -24,7 +24,32 @@ pub(crate) fn run_all() -> Result<()> {
 pub(crate) struct Need {
     what: &'static str,
     found: fn() -> bool,
-    packages: &'static [&'static str],
+    from: From,
+}
+
+/// Who brings it.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    /// These packages.
+    Debian(&'static [&'static str]),
+    /// These components of the toolchain.
+    Rustup(&'static [&'static str]),
+}
+
+impl From {
+    fn debian(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian(packages) => packages,
+            Self::Rustup(_) => &[],
+        }
+    }
+
+    fn rustup(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian(_) => &[],
+            Self::Rustup(components) => components,
+        }
+    }
 }
 
 /// To compile: the cryptography is C.
@@ -32,19 +57,30 @@ pub(crate) const BUILD: &[Need] = &[
     Need {
         what: "a C compiler",
         found: || succeeds("cc", &["--version"]),
-        packages: &["gcc", "libc6-dev"],
+        from: From::Debian(&["gcc", "libc6-dev"]),
     },
+    Need {
+        what: "a C++ compiler",
+        found: || succeeds("c++", &["--version"]),
+        from: From::Debian(&["g++"]),
+    },
+    Need {
+        what: "make",
+        found: || succeeds("make", &["--version"]),
+        from: From::Debian(&["make"]),
+    },
+    Need { what: "git", found: || succeeds("git", &["--version"]), from: From::Debian(&["git"]) },
     Need {
         what: "cmake",
         found: || succeeds("cmake", &["--version"]),
-        packages: &["cmake", "make"],
+        from: From::Debian(&["cmake"]),
     },
     Need {
         what: "rustfmt and clippy",
         found: || {
             succeeds("cargo", &["fmt", "--version"]) && succeeds("cargo", &["clippy", "--version"])
         },
-        packages: &[],
+        from: From::Rustup(&["rustfmt", "clippy"]),
     },
 ];
 
@@ -56,12 +92,12 @@ pub(crate) const EBPF: &[Need] = &[
             Path::new("/usr/bin/rustc").exists()
                 && Path::new("/usr/lib/rustlib/bpfel-unknown-none").exists()
         },
-        packages: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
+        from: From::Debian(&["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"]),
     },
     Need {
         what: "LLVM 22's headers for bpf-linker",
         found: || linker_found() || Path::new(LLVM).join("bin/llvm-config").exists(),
-        packages: &["llvm-22-dev"],
+        from: From::Debian(&["llvm-22-dev"]),
     },
 ];
 
@@ -70,19 +106,32 @@ pub(crate) const FETCH: &[Need] = &[
     Need {
         what: "curl",
         found: || succeeds("curl", &["--version"]),
-        packages: &["curl", "ca-certificates"],
+        from: From::Debian(&["curl", "ca-certificates"]),
     },
-    Need { what: "python3", found: || succeeds("python3", &["--version"]), packages: &["python3"] },
+    Need {
+        what: "python3",
+        found: || succeeds("python3", &["--version"]),
+        from: From::Debian(&["python3"]),
+    },
+    Need {
+        what: "pip",
+        found: || succeeds("python3", &["-m", "pip", "--version"]),
+        from: From::Debian(&["python3-pip"]),
+    },
 ];
 
 /// To run nodes and pods as network namespaces.
 pub(crate) const NAMESPACES: &[Need] = &[
-    Need { what: "ip", found: || succeeds("ip", &["-V"]), packages: &["iproute2"] },
-    Need { what: "ping", found: || succeeds("ping", &["-V"]), packages: &["iputils-ping"] },
+    Need { what: "ip", found: || succeeds("ip", &["-V"]), from: From::Debian(&["iproute2"]) },
+    Need {
+        what: "ping",
+        found: || succeeds("ping", &["-V"]),
+        from: From::Debian(&["iputils-ping"]),
+    },
     Need {
         what: "nsenter and setpriv",
         found: || succeeds("nsenter", &["--version"]) && succeeds("setpriv", &["--version"]),
-        packages: &["util-linux"],
+        from: From::Debian(&["util-linux"]),
     },
 ];
 
@@ -93,13 +142,14 @@ pub(crate) fn programs(needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     let what: Vec<_> = missing.iter().map(|need| need.what).collect();
-    let packages = missing.iter().flat_map(|need| need.packages).copied().collect::<Vec<_>>();
     println!("missing: {}", what.join(", "));
-    if packages.len() < missing.len() {
-        run(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))?;
-    }
+    let packages: Vec<_> = missing.iter().flat_map(|need| need.from.debian()).copied().collect();
     if !packages.is_empty() {
         install(&packages)?;
+    }
+    let components: Vec<_> = missing.iter().flat_map(|need| need.from.rustup()).collect();
+    if !components.is_empty() {
+        run(Command::new("rustup").args(["component", "add"]).args(components))?;
     }
     let still: Vec<_> = missing.iter().filter(|need| !(need.found)()).map(|n| n.what).collect();
     ensure!(still.is_empty(), "installed, but still missing: {}", still.join(", "));
