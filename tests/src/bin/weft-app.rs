@@ -44,6 +44,13 @@ enum App {
         #[arg(long, default_value = "")]
         marker: String,
     },
+    /// Ask a name server for a name's IPv4 addresses and print them.
+    Resolve {
+        #[arg(long)]
+        server: SocketAddr,
+        #[arg(long)]
+        name: String,
+    },
     /// Send one datagram and print the answer.
     Ask {
         #[arg(long)]
@@ -57,6 +64,7 @@ fn main() -> Result<()> {
     match App::parse() {
         App::Serve { port, name } => serve(port, &name),
         App::Loop { to, threads, marker } => hammer(to, threads, &marker),
+        App::Resolve { server, name } => resolve(server, &name),
         App::Ask { to, text } => ask(to, &text),
     }
 }
@@ -187,5 +195,31 @@ fn ask(to: SocketAddr, text: &str) -> Result<()> {
     let mut answer = [0; 2048];
     let (length, from) = socket.recv_from(&mut answer).context("wait for the answer")?;
     println!("{from} {}", String::from_utf8_lossy(answer.get(..length).unwrap_or_default()));
+    Ok(())
+}
+
+/// One question of type A; the answers' last four bytes are the addresses, as long as nothing else is answered.
+fn resolve(server: SocketAddr, name: &str) -> Result<()> {
+    let mut query = vec![0x77, 0x65, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).context("a label is too long")?);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(&query, server)?;
+    let mut answer = [0; 2048];
+    let (length, from) = socket.recv_from(&mut answer).context("wait for the answer")?;
+    let answer = answer.get(..length).unwrap_or_default();
+    let code = answer.get(3).map_or(0, |flags| flags & 15);
+    let count = answer.get(7).copied().unwrap_or_default();
+    // Each answer: a pointer to the name, type, class, lifetime, length, and four bytes of address.
+    let answers = answer.get(query.len()..).unwrap_or_default().chunks_exact(16).take(count.into());
+    let addresses: Vec<String> = answers
+        .filter_map(|answer| <[u8; 4]>::try_from(answer.get(12..)?).ok())
+        .map(|address| std::net::Ipv4Addr::from(address).to_string())
+        .collect();
+    println!("{from} code {code} {}", addresses.join(" "));
     Ok(())
 }

@@ -169,12 +169,17 @@ impl Pod {
         self.place().output(program, args)
     }
 
-    /// The body of a GET. Errors: what curl said, with its exit code.
-    pub fn curl(&self, url: &str) -> Result<String> {
-        let output = self.run("curl", &["-sS", "-m", "10", url])?;
+    /// Runs a program inside to its end and returns what it printed. Errors: it failed.
+    pub fn says(&self, program: &str, args: &[&str]) -> Result<String> {
+        let output = self.run(program, args)?;
         let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "curl {url} in {}: {}", self.name, error.trim());
+        ensure!(output.status.success(), "{program} in {}: {}", self.name, error.trim());
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The body of a GET. Errors: what curl said.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        self.says("curl", &["-sS", "-m", "10", url]).with_context(|| format!("curl {url}"))
     }
 
     /// Starts a program inside; its output is `<pod>-<name>.log`.
