@@ -252,13 +252,11 @@ impl Pods {
         }
     }
 
-    /// To a new agent, what the one before was asked for.
-    pub fn ask_again(&self) {
-        for known in self.known.values() {
-            match &known.sockets {
-                PodSockets::Agent(agent) => agent.ask_again(),
-                PodSockets::Netns(_) => {}
-            }
+    /// Of an agent that has just told of a pod, what the one before was asked for.
+    pub fn ask_again(&self, uid: &PodUid) {
+        match self.known.get(uid).map(|known| &known.sockets) {
+            Some(PodSockets::Agent(agent)) => agent.ask_again(),
+            Some(PodSockets::Netns(_)) | None => {}
         }
     }
 

@@ -120,8 +120,10 @@ impl Zds {
             connecting.map_err(|source| ZdsError::Connect { path: self.path.clone(), source })?;
         let hello = ZdsHello { version: Version::V1.into(), takes_fds: true };
         packets.send(&hello.encode_to_vec()).await.map_err(ZdsError::Packet)?;
-        self.pods.ask_again();
-        let mut snapshot = Some(HashSet::new());
+        // What was asked for while there was no agent is asked for again, once this one has told of the pod: until
+        // then it knows none, and would answer that it cannot make any.
+        while self.needs.try_recv().is_ok() {}
+        let mut session = Session { told: HashSet::new(), snapshot: Snapshot::Coming };
         loop {
             let (packet, descriptors) = tokio::select! {
                 // Biased: what the agent says decides which needs still make sense.
@@ -130,6 +132,9 @@ impl Zds {
                     received.map_err(ZdsError::Packet)?.ok_or(ZdsError::Closed)?
                 }
                 Some(need) = self.needs.recv() => {
+                    if !session.told.contains(&need.pod) {
+                        continue;
+                    }
                     packets.send(&encode_need(&need)).await.map_err(ZdsError::Packet)?;
                     continue;
                 }
@@ -138,28 +143,23 @@ impl Zds {
             let request = WorkloadRequest::decode(&*packet).map_err(ZdsError::Decode)?;
             let payload = request.payload.ok_or(ZdsError::UnknownRequest)?;
             let phase = *phase.borrow();
-            if let Some(ack) = self.answer(payload, descriptors, &mut snapshot, phase).await {
+            if let Some(ack) = self.answer(payload, descriptors, &mut session, phase).await {
                 packets.send(&ack.encode_to_vec()).await.map_err(ZdsError::Packet)?;
             }
         }
     }
 
-    /// Does what is asked. `snapshot` has the pods told of so far, until all were.
+    /// Does what is asked.
     async fn answer(
         &mut self,
         request: Payload,
         descriptors: Vec<OwnedFd>,
-        snapshot: &mut Option<HashSet<PodUid>>,
+        session: &mut Session,
         phase: Phase,
     ) -> Option<WorkloadResponse> {
-        let mut told = |uid: &str| {
-            if let Some(told) = snapshot {
-                told.insert(PodUid(uid.into()));
-            }
-        };
         let done = match request {
             Payload::Add(add) => {
-                told(&add.uid);
+                self.told(&add.uid, session);
                 if phase == Phase::Draining {
                     return Some(acknowledge(Err(EnrolmentError::Draining { uid: add.uid })));
                 }
@@ -169,19 +169,22 @@ impl Zds {
                 }
             }
             Payload::Keep(keep) => {
-                told(&keep.uid);
+                self.told(&keep.uid, session);
                 if phase == Phase::Draining {
                     return Some(acknowledge(Err(EnrolmentError::Draining { uid: keep.uid })));
                 }
                 self.pods.keep(&PodUid(keep.uid.into()))
             }
             Payload::Del(del) => {
-                self.pods.remove(&PodUid(del.uid.into()));
+                let uid = PodUid(del.uid.into());
+                session.told.remove(&uid);
+                self.pods.remove(&uid);
                 Ok(())
             }
             Payload::SnapshotSent(_) => {
-                if let Some(told) = snapshot.take() {
-                    self.pods.retain(&told);
+                if std::mem::replace(&mut session.snapshot, Snapshot::Complete) == Snapshot::Coming
+                {
+                    self.pods.retain(&session.told);
                 }
                 self.knowledge.send_replace(Knowledge::Complete);
                 Ok(())
@@ -197,6 +200,25 @@ impl Zds {
         }
         Some(acknowledge(done))
     }
+
+    fn told(&self, uid: &str, session: &mut Session) {
+        let uid = PodUid(uid.into());
+        self.pods.ask_again(&uid);
+        session.told.insert(uid);
+    }
+}
+
+/// What one connection to an agent has told.
+struct Session {
+    /// The pods that it knows.
+    told: HashSet<PodUid>,
+    snapshot: Snapshot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    Coming,
+    Complete,
 }
 
 fn acknowledge(done: Result<(), EnrolmentError>) -> WorkloadResponse {

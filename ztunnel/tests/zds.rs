@@ -227,6 +227,33 @@ fn a_pod_is_served_on_the_listeners_that_the_agent_passes() {
 }
 
 #[test]
+fn sockets_are_asked_of_an_agent_that_came_back_once_it_has_told_of_the_pod() {
+    against(|agent| {
+        agent.greet();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let passed = [own_namespace(), listener.into()];
+        let descriptors: Vec<_> = passed.iter().collect();
+        assert_eq!(agent.ask(add("uid-1", &[SocketKind::OutboundV4]), &descriptors), "");
+        let mut caller = TcpStream::connect(address).unwrap();
+        let asked = agent.need();
+
+        agent.proxy = None;
+        agent.greet();
+        agent.send(add("uid-1", &[]), &[passed.first().unwrap()]);
+        let mut answers = [agent.response(), agent.response()].to_vec();
+        // Which of the two is first is not promised; that neither comes before the pod was told of is.
+        answers.sort_by_key(|answer| matches!(answer, workload_response::Payload::Need(_)));
+        let expected = workload_response::Payload::Need(asked.clone());
+        assert_eq!(answers.last(), Some(&expected));
+        let sockets = Sockets { uid: asked.uid, kind: asked.kind, count: 0 };
+        agent.send(Payload::Sockets(sockets), &[]);
+        let error = caller.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
 fn a_request_that_makes_no_sense_is_answered_by_its_error() {
     against(|agent| {
         agent.greet();
