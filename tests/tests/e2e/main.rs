@@ -15,4 +15,5 @@ mod the_lab_itself;
 mod the_proxy_has_no_privileges;
 mod the_proxy_may_die;
 mod traffic_is_encrypted;
+mod what_happened_is_told;
 mod what_is_not_tcp_passes;

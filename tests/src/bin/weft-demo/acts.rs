@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use weft_tests::lab::{Capture, LONG, Mesh, Pod, Process, Signal, wait_for};
+use weft_tests::lab::{Capture, LONG, Mesh, Pod, Process, Signal, binary, wait_for};
 
 use crate::story::{Story, curl, note, shown};
 
@@ -20,7 +20,11 @@ pub(crate) fn all(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
     cut(story, mesh)?;
     rotated(story, mesh)?;
     killed(story, mesh)?;
-    outside(story, mesh)
+    outside(story, mesh)?;
+    mesh.is_sound()?;
+    shown("node-1", "weft status", &mesh.near.weft(&["status"])?);
+    note("every step was as it was told");
+    Ok(())
 }
 
 fn stage(story: &mut Story, mesh: &mut Mesh) -> Result<()> {
@@ -194,18 +198,21 @@ fn outside(story: &mut Story, mesh: &Mesh) -> Result<()> {
 }
 
 /// What one can do with a mesh that was left up.
-pub(crate) fn farewell(mesh: &Mesh) {
+pub(crate) fn farewell(mesh: &Mesh) -> Result<()> {
+    let (weft, demo) = (binary("weft")?, binary("weft-demo")?);
+    let (weft, demo) = (weft.display(), demo.display());
     let (prefix, dir) = (mesh.lab.prefix(), mesh.lab.dir().display());
     println!(
         "
 \x1b[1mThe mesh is up. To play with it:\x1b[0m
    a command in a pod       {}
-   look into a proxy        ip netns exec {prefix}-node-1 target/debug/weft get workloads
-   why, or why not          ip netns exec {prefix}-node-1 target/debug/weft why default/intruder web.default:80
+   look into a proxy        ip netns exec {prefix}-node-1 {weft} get workloads
+   why, or why not          ip netns exec {prefix}-node-1 {weft} why default/intruder web.default:80
    edit policy, services    {}
    logs                     {dir}/*.log
-   tear it down             target/debug/weft-demo --down",
+   tear it down             {demo} --down",
         mesh.client.how_to_run("curl http://10.96.0.10/"),
         mesh.lab.manifests().dir().display(),
     );
+    Ok(())
 }

@@ -51,7 +51,7 @@ fn play(args: &Args) -> Result<()> {
     let played = Mesh::cast(lab).and_then(|mut mesh| {
         acts::all(story, &mut mesh)?;
         if args.keep {
-            acts::farewell(&mesh);
+            acts::farewell(&mesh)?;
         }
         Ok(())
     });
