@@ -35,10 +35,19 @@ struct Lab {
     _tasks: JoinSet<()>,
 }
 
+/// Both kinds of socket at one port. That of a fresh UDP socket may be in use over TCP, by another test.
+fn one_port() -> (StdUdpSocket, StdTcpListener) {
+    loop {
+        let udp = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        if let Ok(tcp) = StdTcpListener::bind(udp.local_addr().unwrap()) {
+            return (udp, tcp);
+        }
+    }
+}
+
 fn lab(config: Dns) -> Lab {
-    let udp = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+    let (udp, tcp) = one_port();
     let dns = udp.local_addr().unwrap();
-    let tcp = StdTcpListener::bind(dns).unwrap();
     let hostname = Hostname::new(MESH).unwrap();
     let mut web = weft_model::Service::new("web", Namespace::new("shop").unwrap(), hostname);
     web.vips = vec![NetworkAddress::new(Network::default(), "10.96.0.1".parse().unwrap())];
