@@ -60,7 +60,8 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
 
     let (watched, pressure) = watch::channel(Pressure::Normal);
     if config.limits.memory.0 > 0 {
-        tasks.spawn(memory::watch_over(config.limits.memory.0, watched));
+        let recorder = telemetry.control();
+        tasks.spawn(memory::watch_over(config.limits.memory.0, watched, recorder));
     }
 
     let equipment = Equipment {

@@ -175,6 +175,15 @@ impl<S: Sockets> Pod<S> {
         }
     }
 
+    /// Completes once there is no memory for new connections.
+    pub(crate) async fn short_of_memory(&self) {
+        let mut pressure = self.shared.pressure.clone();
+        if pressure.wait_for(|now| *now == Pressure::Full).await.is_err() {
+            // Nobody watches over it, as in a simulation.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// As whom the pod answers; waits a bounded time for the view to know it.
     pub(crate) async fn identity(&self) -> Result<Identity, Failure> {
         let mut views = self.shared.views.clone();

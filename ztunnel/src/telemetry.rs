@@ -83,9 +83,12 @@ impl Telemetry {
         let control = self.last();
         control.sample(Id::Series, self.registry.series() as u64);
         control.sample(Id::LogDropped, self.logging.as_ref().map_or(0, |l| l.dropped()));
-        for (id, value) in
-            [(Id::OpenFds, open_fds()), (Id::MaxFds, max_fds()), (Id::Resident, resident_bytes())]
-        {
+        for (id, value) in [
+            (Id::OpenFds, open_fds()),
+            (Id::MaxFds, max_fds()),
+            (Id::Resident, resident_bytes()),
+            (Id::Allocated, allocated_bytes()),
+        ] {
             if let Some(value) = value {
                 control.sample(id, value);
             }
@@ -103,11 +106,19 @@ fn max_fds() -> Option<u64> {
 }
 
 /// Memory of this process that is really there.
-pub(crate) fn resident_bytes() -> Option<u64> {
+fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// What this program has allocated and not freed, as jemalloc counts it.
+pub(crate) fn allocated_bytes() -> Option<u64> {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    // Its numbers stand still until they are asked to be counted anew.
+    epoch::advance().ok()?;
+    Some(stats::allocated::read().ok()? as u64)
 }
 
 #[cfg(test)]

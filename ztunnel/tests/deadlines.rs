@@ -13,6 +13,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use weft_model::{Change, View};
 use ztunnel::{
     config::Limits,
+    memory::Pressure,
     outcome::Outcomes,
     tunnel::hbone::Settings,
     worker::{Entrance, PodUid, Shared, Svids, Worker},
@@ -30,6 +31,7 @@ struct Node {
     worker: Worker<MemorySockets>,
     seen: Seen,
     ca: Rc<Ca>,
+    pressure: tokio::sync::watch::Sender<Pressure>,
     _views: tokio::sync::watch::Sender<std::sync::Arc<View>>,
 }
 
@@ -41,13 +43,14 @@ impl Node {
         let (seen, ca) = (Seen::default(), Ca::new());
         let outcomes: Rc<dyn Outcomes> = Rc::new(seen.clone());
         let shared = Shared::new(views.subscribe(), ca.clone(), outcomes, settings, limits, 1);
-        let worker = Worker::new(Rc::new(shared));
+        let (pressure, felt) = tokio::sync::watch::channel(Pressure::Normal);
+        let worker = Worker::new(Rc::new(shared.under(felt)));
         let network = Memory::default();
         let door = network.listen(at(WEB, 15008));
         let sockets = MemorySockets { network: network.clone(), address: at(WEB, 0) };
         let uid = PodUid("web".into());
         worker.add(uid, name("web"), sockets, vec![(Entrance::Hbone, door)]);
-        Self { network, worker, seen, ca, _views: views }
+        Self { network, worker, seen, ca, pressure, _views: views }
     }
 
     fn call(&self) -> Pipe {
@@ -278,6 +281,33 @@ fn a_pod_at_its_limit_lets_callers_wait_until_one_has_left() {
         let (third, ()) = tokio::join!(third, leaving);
         assert_eq!(start.elapsed(), Duration::from_secs(2));
         drop((second, third));
+    });
+}
+
+#[test]
+fn without_memory_silent_callers_are_cut_new_ones_wait_and_who_is_proven_stays() {
+    run(async |node| {
+        let start = Instant::now();
+        let proven = node.handshake().await;
+        let (mut requests, connection) = h2::client::handshake(proven).await.unwrap();
+        let _driver = tokio::task::spawn_local(async move { drop(connection.await) });
+        let app = node.network.listen(at(WEB, 80));
+        let (answer, _body) = requests.send_request(connect("10.0.0.2:80"), false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        let mut asked = ztunnel::socket::Listener::accept(&app).await.unwrap().stream;
+        let silent = node.call();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+
+        node.pressure.send_replace(Pressure::Full);
+        assert_eq!(until_closed(silent).await, Duration::ZERO, "the silent caller is cut");
+        let enough = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            asked.write_all(b"still here").await.unwrap();
+            node.pressure.send_replace(Pressure::Normal);
+        };
+        let (waited, ()) = tokio::join!(node.handshake(), enough);
+        assert_eq!(start.elapsed(), Duration::from_secs(4), "the new caller waited, and is served");
+        drop((waited, requests));
     });
 }
 

@@ -158,6 +158,11 @@ impl Recorder {
         self.cells(Family::Proxy, &[]).set(self.0.shard.index, Id::ConfigAge, seconds);
     }
 
+    /// New connections wait from now on: there is no memory for them.
+    pub fn memory_full(&self) {
+        self.add(Family::Proxy, &[], Id::MemoryFull, 1);
+    }
+
     pub fn pod_started(&self) {
         self.add(Family::Pods, &[], Id::PodsStarted, 1);
         self.add(Family::Pods, &[], Id::PodsActive, 1);

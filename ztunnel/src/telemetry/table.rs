@@ -179,10 +179,12 @@ table! {
     ConfigAge = gauge(Proxy, "weft_config_age_seconds", "Since the control plane last confirmed the configuration in use.");
     SeriesOverflow = counter(Proxy, "weft_series_overflow_total", "Recordings counted under `other` because metrics.series was reached.");
     LogDropped = counter(Proxy, "weft_log_lines_dropped_total", "Log lines dropped because nobody read them fast enough.");
+    MemoryFull = counter(Proxy, "weft_memory_limit_reached_total", "Times that new connections began to wait because limits.memory was reached.");
     Series = gauge(Proxy, "weft_series", "Series kept.");
     OpenFds = gauge(Proxy, "process_open_fds", "File descriptors in use.");
     MaxFds = gauge(Proxy, "process_max_fds", "File descriptors allowed.");
     Resident = gauge(Proxy, "process_resident_memory_bytes", "Memory resident.");
+    Allocated = gauge(Proxy, "weft_memory_allocated_bytes", "Memory allocated and not freed: what limits.memory is compared with.");
 }
 
 #[expect(

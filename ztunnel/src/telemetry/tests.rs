@@ -180,6 +180,7 @@ fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     control.xds_terminated("reset");
     control.view(7);
     control.config_age(60);
+    control.memory_full();
     control.pod_started();
     control.pod_started();
     control.pod_stopped();

@@ -74,9 +74,15 @@ async fn next<S: Sockets>(
     pod: &Rc<Pod<S>>,
     listener: &S::Listener,
 ) -> io::Result<(Accepted<S::Stream>, Room<S>)> {
-    pod.room().await;
-    let accepted = listener.accept().await?;
-    Ok((accepted, Room::take(pod)))
+    loop {
+        pod.room().await;
+        tokio::select! {
+            // Biased: what came while memory ran out is to wait, however much of it is ready.
+            biased;
+            () = pod.short_of_memory() => {}
+            accepted = listener.accept() => return Ok((accepted?, Room::take(pod))),
+        }
+    }
 }
 
 fn admit<S: Sockets>(
