@@ -5,6 +5,7 @@
 mod abuse;
 mod deadlines;
 mod envoy;
+mod exhaustion;
 mod fixture;
 mod memory;
 mod policy;

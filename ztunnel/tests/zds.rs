@@ -39,13 +39,13 @@ use ztunnel::{
 use crate::fixture::{CLIENT, run, workload};
 
 /// A node agent that does one thing at a time.
-struct Agent {
+pub(crate) struct Agent {
     listener: OwnedFd,
     proxy: Option<OwnedFd>,
 }
 
 impl Agent {
-    fn listen(path: &Path) -> Self {
+    pub(crate) fn listen(path: &Path) -> Self {
         let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
         bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
         listen(&listener, 8).unwrap();
@@ -53,7 +53,7 @@ impl Agent {
     }
 
     /// Waits for a proxy's hello.
-    fn greet(&mut self) -> ZdsHello {
+    pub(crate) fn greet(&mut self) -> ZdsHello {
         let proxy = accept(&self.listener).unwrap();
         let deadline = Some(Duration::from_secs(10));
         sockopt::set_socket_timeout(&proxy, sockopt::Timeout::Recv, deadline).unwrap();
@@ -70,7 +70,7 @@ impl Agent {
         bytes.get(..received.bytes).unwrap().to_vec()
     }
 
-    fn send(&self, payload: Payload, descriptors: &[&OwnedFd]) {
+    pub(crate) fn send(&self, payload: Payload, descriptors: &[&OwnedFd]) {
         let bytes = WorkloadRequest { payload: Some(payload) }.encode_to_vec();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -92,6 +92,15 @@ impl Agent {
                 workload_response::Payload::Need(_) => {}
             }
         }
+    }
+
+    /// The next response; none once the proxy has gone or is silent.
+    pub(crate) fn next(&self) -> Option<workload_response::Payload> {
+        let mut bytes = [0; 1024];
+        let mut none = rustix::net::RecvAncillaryBuffer::default();
+        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(self.proxy.as_ref()?, into, &mut none, RecvFlags::empty()).ok()?;
+        WorkloadResponse::decode(bytes.get(..received.bytes)?).ok()?.payload
     }
 
     fn response(&self) -> workload_response::Payload {
@@ -124,7 +133,7 @@ fn keep(uid: &str) -> Payload {
     Payload::Keep(KeepWorkload { uid: uid.to_owned() })
 }
 
-fn own_namespace() -> OwnedFd {
+pub(crate) fn own_namespace() -> OwnedFd {
     std::fs::File::open("/proc/self/ns/net").unwrap().into()
 }
 

@@ -9,12 +9,18 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpListener, TcpStream},
+    time::sleep,
 };
 use weft_model::{OriginalDst, PeerAddr};
 
@@ -158,13 +164,35 @@ impl KernelListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+
+    /// Whether a connection waits to be accepted.
+    fn is_called(&self) -> io::Result<bool> {
+        let mut asked = [PollFd::new(&self.listener, PollFlags::IN)];
+        Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
+    }
 }
+
+fn wants_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Descriptors come back when connections end, which is at any time.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 impl Listener for KernelListener {
     type Stream = TcpEnd;
 
     async fn accept(&self) -> io::Result<Accepted<TcpEnd>> {
-        let (stream, peer) = self.listener.accept().await?;
+        let (stream, peer) = loop {
+            match self.listener.accept().await {
+                // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want
+                // of one is nobody's, and must not cost those who were just let in.
+                Err(error) if wants_descriptor(&error) && !self.is_called()? => {
+                    sleep(LOOK_AGAIN_AFTER).await;
+                }
+                accepted => break accepted?,
+            }
+        };
         let to = original_destination(&stream, self.capture)?;
         let (peer, to) = (PeerAddr::new(peer), OriginalDst::new(to));
         Ok(Accepted { stream: TcpEnd::new(stream), peer, to })
