@@ -1,7 +1,8 @@
 //! One connection's record, from its arrival to its one `Outcome`.
 
-use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{error::Error, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use rustls::CertificateError;
 use tokio::time::Instant;
 use ztunnel_core::{Carried, Carrier, Direction, End, Failure, Finish, Outcome, Parties, Refusal};
 
@@ -147,6 +148,7 @@ pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
+        let error = refused_certificate(error).unwrap_or(error);
         let next = error.to_string();
         // Some libraries repeat their source in their own text.
         if !text.ends_with(&next) {
@@ -156,4 +158,13 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Why our verifier refused a certificate. rustls hides it two levels deep and would show its fields as Rust does.
+fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+    match inner.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => Some(&*other.0),
+        _ => None,
+    }
 }

@@ -147,14 +147,16 @@ impl Outcomes for Seen {
 
 /// Certificates of one authority, made when first asked for.
 pub(crate) struct Ca {
-    authority: Authority,
+    pub(crate) authority: Authority,
+    /// It gives nothing more.
+    pub(crate) refuses: Cell<bool>,
     kept: RefCell<HashMap<Identity, Arc<Svid>>>,
 }
 
 impl Ca {
     pub(crate) fn new() -> Rc<Self> {
         let authority = Authority::new(&TrustDomain::default(), SystemTime::now()).unwrap();
-        Rc::new(Self { authority, kept: RefCell::default() })
+        Rc::new(Self { authority, refuses: Cell::default(), kept: RefCell::default() })
     }
 
     /// Forgets what was issued: the next certificates are new.
@@ -182,6 +184,10 @@ impl Svids for Ca {
         &'a self,
         identity: &'a Identity,
     ) -> LocalBoxFuture<'a, Result<Arc<Svid>, Failure>> {
+        if self.refuses.get() {
+            let (identity, error) = (identity.clone(), "not today".to_owned());
+            return async { Err(Failure::Certificate { identity, error }) }.boxed_local();
+        }
         let svid = self.issued(identity);
         async move { Ok(svid) }.boxed_local()
     }

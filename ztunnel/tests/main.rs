@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
+mod credentials;
 mod deadlines;
 mod envoy;
 mod exhaustion;
@@ -13,5 +14,6 @@ mod pool;
 mod reference;
 mod relay;
 mod simulation;
+mod slow;
 mod tunnel;
 mod zds;
