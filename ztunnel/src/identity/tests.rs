@@ -51,6 +51,8 @@ enum Do {
 struct Ca {
     authority: Mutex<Authority>,
     clock: Arc<Clock>,
+    /// What the CA takes the node's time for.
+    dated: Mutex<fn(SystemTime) -> SystemTime>,
     ttl: Duration,
     script: Mutex<VecDeque<Do>>,
     /// Once this is `Refuse`, the CA is dead.
@@ -67,6 +69,7 @@ impl Ca {
         Arc::new(Self {
             authority: Mutex::new(authority),
             clock: Arc::new(Clock { started: Instant::now() }),
+            dated: Mutex::new(|now| now),
             ttl,
             script: Mutex::default(),
             then: Mutex::new(Do::Sign),
@@ -117,7 +120,8 @@ impl CertificateSource for Arc<Ca> {
             }
         };
         let authority = self.authority.lock().unwrap();
-        let chain = authority.issue(&request, &identity, self.ttl, self.clock.now());
+        let now = self.dated.lock().unwrap()(self.clock.now());
+        let chain = authority.issue(&request, &identity, self.ttl, now);
         Ok(chain.unwrap())
     }
 }
@@ -266,6 +270,34 @@ async fn a_certificate_of_somebody_else_is_not_taken() {
     assert!(said.ends_with(&format!("certificate is of {}, asked for {}", numbered(7), web())));
     // The next answer is right.
     assert_eq!(node.identities.svid(&web()).await.unwrap().identity(), &web());
+}
+
+const SKEW: Duration = Duration::from_mins(10);
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_ten_minutes_behind_the_cas_is_named_and_served_once_it_is_right() {
+    let ca = Ca::new(DAY);
+    *ca.dated.lock().unwrap() = |now| now + SKEW;
+    let node = node(&ca, None);
+    let error = node.identities.svid(&web()).await.unwrap_err();
+    let reasons = error::chain(&error);
+    assert!(reasons.contains("is not valid before"), "{reasons}");
+    *ca.dated.lock().unwrap() = |now| now;
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    node.identities.svid(&web()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_ten_minutes_ahead_of_the_cas_shortens_a_certificate_and_fails_nothing() {
+    let ca = Ca::new(DAY);
+    *ca.dated.lock().unwrap() = |now| now - SKEW;
+    let node = node(&ca, None);
+    let _hold = node.identities.hold(&web(), Priority::Warmup);
+    let svid = node.identities.svid(&web()).await.unwrap();
+    assert_eq!(svid.not_after(), epoch() + DAY - SKEW);
+    ca.die();
+    tokio::time::sleep(Duration::from_hours(23)).await;
+    node.identities.svid(&web()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -202,6 +202,40 @@ async fn after_a_server_vanished_and_came_back_only_differences_are_sent() {
     running.status("a subscription", subscribed).await;
 }
 
+/// Time goes by, and what is due in it happens.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    let until = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < until {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_away_for_an_hour_changes_nothing_and_is_found_again() {
+    let server = ControlPlaneServer::start(0);
+    server.put(&workload(1));
+    server.put(&policy(Action::Deny));
+    let node = Node::new(server.port);
+    let running = node.start();
+    running.view("all", |v| v.workloads().count() == 1 && v.policies().count() == 1).await;
+    running.status("a subscription", subscribed).await;
+    let before = running.views.current();
+
+    let resources = server.stop();
+    running.status("the loss", lost).await;
+    pass(Duration::from_hours(1)).await;
+    assert!(Arc::ptr_eq(&before, &running.views.current()));
+    assert_eq!(running.views.readiness(), Readiness::Ready);
+    assert!(running.views.config_age(std::time::SystemTime::now()).is_some());
+
+    let server = ControlPlaneServer::start_with(node.port, resources);
+    server.put(&workload(2));
+    pass(Duration::from_mins(1)).await;
+    running.view("the second workload", |v| v.workload(&uid(2)).is_some()).await;
+}
+
 #[tokio::test]
 async fn rubbish_from_a_server_changes_nothing() {
     let server = ControlPlaneServer::start(0);
