@@ -34,6 +34,9 @@ use crate::{config::Config, telemetry::Recorder};
 
 /// Changes come in bursts; each is on disk this much later at most.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
+/// How long after a start the configuration of the last run is held back for a newer one. Connections wait
+/// longer for their workload to be known, so none is refused for it.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How exact the age of a configuration that was found at a start is.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 const AGE_EVERY: Duration = Duration::from_secs(1);
@@ -80,6 +83,7 @@ pub struct Feed {
     keep_at: Option<Instant>,
     keeping: Option<Keeping>,
     touched: Instant,
+    began: Instant,
     recorder: Recorder,
 }
 
@@ -93,7 +97,8 @@ impl std::fmt::Debug for Feed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Restored {
     No,
-    Yes,
+    /// It was the newest until then.
+    Until(SystemTime),
 }
 
 /// A file being written.
@@ -146,6 +151,7 @@ pub fn open(settings: Settings, recorder: Recorder) -> (Views, Feed) {
         keep_at: None,
         keeping: None,
         touched: Instant::now(),
+        began: Instant::now(),
         recorder,
     };
     feed.restore();
@@ -222,7 +228,12 @@ impl Feed {
     fn current(&self) -> Current {
         let answered = ResourceType::ALL.map(|kind| self.client.answered(kind));
         let whole = match (&self.status.control_plane, self.restored) {
-            (ControlPlane::NotConfigured, _) | (_, Restored::Yes) => true,
+            // What was kept is for when nobody answers. By it, a pod that was enrolled since would be called
+            // in the clear, and a policy that came since would not hold.
+            (ControlPlane::Connecting, Restored::Until(_)) => {
+                self.began.elapsed() >= FIRST_ANSWER_WITHIN
+            }
+            (ControlPlane::NotConfigured, _) | (_, Restored::Until(_)) => true,
             (_, Restored::No) => !answered.contains(&Answered::Never),
         };
         let local = match &self.status.local_file {
@@ -239,10 +250,12 @@ impl Feed {
             ControlPlane::Connecting | ControlPlane::Lost { .. } => false,
         };
         let newest = heard && !matches!(self.status.local_file, LocalFile::Refused { .. });
-        match (newest, self.status.current) {
-            (true, _) => Current::Now,
-            (false, Current::Until(then)) => Current::Until(then),
-            (false, Current::Now | Current::Never) => Current::Until(SystemTime::now()),
+        match (newest, self.status.current, self.restored) {
+            (true, _, _) => Current::Now,
+            (false, Current::Until(then), _) | (false, Current::Never, Restored::Until(then)) => {
+                Current::Until(then)
+            }
+            (false, Current::Now | Current::Never, _) => Current::Until(SystemTime::now()),
         }
     }
 
@@ -361,15 +374,13 @@ impl Feed {
             }
         }
         self.apply(&changes);
-        self.restored = Restored::Yes;
-        self.status.current = Current::Until(loaded.until);
-        self.show();
+        self.restored = Restored::Until(loaded.until);
         self.status.kept = Some(self.view.generation());
         info!(
             file,
             workloads = self.view.workloads().count(),
             policies = self.view.policies().count(),
-            "kept configuration in use"
+            "configuration of the last run read, for when the control plane does not answer"
         );
     }
 

@@ -290,7 +290,8 @@ async fn a_restart_without_a_server_serves_what_was_kept() {
     drop(running);
 
     let running = node.start();
-    assert_eq!(running.views.readiness(), Readiness::Ready);
+    let status = running.status("readiness", |s| s.readiness() == Readiness::Ready).await;
+    assert!(lost(&status) && matches!(status.current, Current::Until(_)), "{status:?}");
     assert_eq!(*running.views.current(), *before);
     assert!(running.views.config_age(std::time::SystemTime::now()).is_some());
 
@@ -298,6 +299,28 @@ async fn a_restart_without_a_server_serves_what_was_kept() {
     let server = ControlPlaneServer::start_with(node.port, resources);
     running.status("a subscription", subscribed).await;
     assert_eq!(server.sent(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_decides_nothing_by_what_was_kept_while_a_server_is_about_to_answer() {
+    let server = ControlPlaneServer::start(0);
+    server.put(&workload(1));
+    let node = Node::new(server.port);
+    let before = node.start();
+    before.view("the workload", |v| v.workloads().count() == 1).await;
+    before.kept().await;
+    drop(before);
+    server.heard(|heard| heard.acknowledges(ResourceType::Address)).await;
+
+    server.answer_only(ResourceType::Address);
+    server.put(&policy(Action::Deny));
+    server.put(&workload(2));
+    let running = node.start();
+    server.heard(|heard| heard.acknowledges(ResourceType::Address)).await;
+    assert_eq!(running.views.current().workloads().count(), 0);
+    server.answer_all();
+    let view = running.view("a workload", |v| v.workloads().count() > 0).await;
+    assert_eq!((view.workloads().count(), view.policies().count()), (2, 1));
 }
 
 #[tokio::test]
