@@ -100,11 +100,10 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     // Its addresses are for the next proxy, and nobody may find this one ready.
     admin.abort();
     // All else goes on until the last connection is finished: an accepted one still needs a socket of its pod
-    // and a certificate, and a policy may still cut it.
+    // and a certificate, and a policy may still cut it. It ends with `tasks`.
     phase.send_replace(Phase::Draining);
     tracing::info!(within_ms = config.timeouts.drain.as_millis(), "draining");
     threads.drain(Instant::now() + config.timeouts.drain).await;
-    tasks.abort_all();
     tracing::info!("proxy stopped");
     stopped
 }
