@@ -118,7 +118,12 @@ impl Pod {
 
     /// Takes it into the mesh, and waits until the proxy has taken it over.
     pub fn enroll(&self) -> Result<()> {
-        self.capture()?;
+        self.announce()?;
+        self.is_ready()
+    }
+
+    /// Waits until the proxy has taken it over.
+    pub fn is_ready(&self) -> Result<()> {
         let state = self.reaches(&["ready", "failed"])?;
         ensure!(state == "ready", "pod {} is {state}: {:?}", self.name, self.status());
         Ok(())
@@ -126,6 +131,14 @@ impl Pod {
 
     /// Takes it into the mesh, and waits until the kernel captures; there need not be a proxy.
     pub fn capture(&self) -> Result<()> {
+        self.announce()?;
+        let state = self.reaches(&["captured", "ready", "failed"])?;
+        ensure!(state != "failed", "pod {} is {state}: {:?}", self.name, self.status());
+        Ok(())
+    }
+
+    /// Tells control plane and agent to take it into the mesh, and waits for nothing.
+    pub fn announce(&self) -> Result<()> {
         self.describe(Redirection::Enabled)?;
         let pod = json!({
             "uid": self.uid, "namespace": "default", "name": self.name,
@@ -133,10 +146,7 @@ impl Pod {
         });
         let hidden = self.enroll.with_extension("part");
         fs::write(&hidden, pod.to_string())?;
-        fs::rename(&hidden, &self.enroll)?;
-        let state = self.reaches(&["captured", "ready", "failed"])?;
-        ensure!(state != "failed", "pod {} is {state}: {:?}", self.name, self.status());
-        Ok(())
+        fs::rename(&hidden, &self.enroll).with_context(|| format!("enroll {}", self.name))
     }
 
     /// Takes it out of the mesh, and waits until new connections go directly.

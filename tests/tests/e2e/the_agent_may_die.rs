@@ -1,10 +1,11 @@
 //! The agent is killed and started again: what is captured stays captured, and traffic flows on.
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::lab::{LONG, Mesh, wait_for};
+use weft_tests::lab::{LONG, Lab, Mesh, wait_for};
 
 const MARKER: &str = "secret-e07b";
 const KILLS: u64 = 5;
+const ENROLMENTS: usize = 6;
 
 #[test]
 fn a_killed_agent_changes_nothing_for_traffic() -> Result<()> {
@@ -55,5 +56,31 @@ fn agent_and_proxy_killed_together_under_load_leak_nothing() -> Result<()> {
     }
     load.stop()?;
     watch.refuse_clear_text().context("while agent and proxy were dead")?;
+    mesh.is_sound()
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_an_enrolment_finishes_it_when_it_is_back() -> Result<()> {
+    let mut mesh = Mesh::cast(Lab::new()?)?;
+    mesh.serve()?;
+    for n in 0..ENROLMENTS {
+        mesh.client.announce()?;
+        if n % 2 == 0 {
+            // Half of them when the agent has begun, half before or after.
+            wait_for("the enrolment has begun", LONG, || mesh.client.status().map(|_| ()))?;
+        }
+        mesh.near.kill_agent()?;
+        mesh.near.start_agent()?;
+        mesh.client.is_ready()?;
+        mesh.client.unenroll()?;
+        mesh.near.kill_agent()?;
+        mesh.near.start_agent()?;
+        let body = mesh.client.curl(&format!("http://{}/", mesh.legacy.v4()))?;
+        assert!(body.starts_with("legacy "), "answered {body:?}");
+    }
+    mesh.enroll()?;
+    let watch = mesh.watch(MARKER)?;
+    mesh.client.curl(&format!("http://{}/{MARKER}", mesh.web[1].v4()))?;
+    watch.refuse_clear_text()?;
     mesh.is_sound()
 }
