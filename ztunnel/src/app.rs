@@ -58,12 +58,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let (identities, renewer) = Identities::new(options, service);
     tasks.spawn(renewer.run());
 
-    let (watched, pressure) = watch::channel(Pressure::Normal);
-    if config.limits.memory.0 > 0 {
-        let recorder = telemetry.control();
-        tasks.spawn(memory::watch_over(config.limits.memory.0, watched, recorder));
-    }
-
+    let pressure = memory_watched(&config, &telemetry, &mut tasks);
     let equipment = Equipment {
         views: views.clone(),
         identities: identities.clone(),
@@ -106,6 +101,19 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     threads.drain(Instant::now() + config.timeouts.drain).await;
     tracing::info!("proxy stopped");
     stopped
+}
+
+/// How much memory is left, from now on.
+fn memory_watched(
+    config: &Config,
+    telemetry: &Telemetry,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<Pressure> {
+    let (watched, pressure) = watch::channel(Pressure::Normal);
+    if config.limits.memory.0 > 0 {
+        tasks.spawn(memory::watch_over(config.limits.memory.0, watched, telemetry.control()));
+    }
+    pressure
 }
 
 /// Completes with a signal, or with the first part that ended by itself.

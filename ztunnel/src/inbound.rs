@@ -21,7 +21,7 @@ use crate::{
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
     telemetry::TunnelSide,
-    tunnel::hbone::server::{self, Incoming, Server, ServerError},
+    tunnel::hbone::server::{self, Blame, Incoming, Server, ServerError},
 };
 
 /// Carries one connection that came in the clear.
@@ -143,8 +143,11 @@ async fn requests<S: Sockets>(
                 pod.tasks.spawn(serve_request(pod.clone(), incoming, caller.clone()));
             }
             Some(Err(error)) => {
-                let (peer, from) = (&caller.peer, caller.from);
-                tracing::debug!(%peer, %from, error = chain(&error), "tunnel ended");
+                let (peer, from, text) = (&caller.peer, caller.from, chain(&error));
+                match error.blame() {
+                    Blame::Peer => tracing::warn!(%peer, %from, error = text, "tunnel cut"),
+                    Blame::Network => tracing::debug!(%peer, %from, error = text, "tunnel ended"),
+                }
                 return;
             }
             None => return,

@@ -15,7 +15,10 @@ use self::hostile::{
     PUSH_PROMISE, RST_STREAM, Reader, SETTINGS, WINDOW_UPDATE, Writer, call, connect, field, frame,
     greeted, setting,
 };
-use crate::fixture::{Enrolled, Mesh, run};
+use crate::{
+    fixture::{Enrolled, Mesh, run},
+    written::written,
+};
 
 /// Another client's connection to the same pod, through the same door.
 struct Bystander {
@@ -400,4 +403,26 @@ fn whoever_breaks_the_protocol_is_told_so_and_cut() {
         assert!(matches!(reader.answer(1).await, Answer::Ended(_)));
         scene.ends_well().await;
     });
+}
+
+/// Each of the above once more, with an ear on the log.
+#[test]
+fn whoever_is_cut_is_named_in_the_log() {
+    let abuses: [(&str, fn()); 7] = [
+        ("pings or settings", a_flood_of_pings_or_settings_is_cut),
+        ("answers", a_flood_of_answers_that_nobody_asked_for_is_cut),
+        ("rapid reset", a_rapid_reset_is_cut_and_starts_little),
+        ("continuations", a_flood_of_continuations_is_cut),
+        ("empty data or windows", a_flood_of_empty_data_or_of_windows_is_cut),
+        ("answers not read", a_flood_whose_answers_are_not_read_is_cut),
+        ("broken protocol", whoever_breaks_the_protocol_is_told_so_and_cut),
+    ];
+    for (what, abuse) in abuses {
+        let log = written(abuse);
+        let named = log.lines().any(|line| {
+            line.contains("tunnel cut")
+                && line.contains("peer=spiffe://cluster.local/ns/shop/sa/hostile")
+        });
+        assert!(named, "{what}: {log}");
+    }
 }

@@ -1,8 +1,7 @@
 //! Certificates that prove nothing, as a whole proxy meets them: refused, named in the log, and no byte passes.
 
 use std::{
-    io::Write,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,14 +23,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use weft_certs::Authority;
 use weft_model::TrustDomain;
-use ztunnel::{
-    config::{Log, LogFilter, LogFormat, Metrics},
-    telemetry::{Logging, Telemetry},
-    worker::Svids,
-};
+use ztunnel::{config::Metrics, telemetry::Telemetry, worker::Svids};
 use ztunnel_core::{Direction, End, Failure, Outcome};
 
-use crate::fixture::{Ca, Mesh, WEB, at, identity, run};
+use crate::{
+    fixture::{Ca, Mesh, WEB, at, identity, run},
+    written::written,
+};
 
 type Change = fn(&mut CertificateParams);
 
@@ -170,25 +168,7 @@ impl ResolvesServerCert for Shows {
 
 /// The access-log line of an outcome.
 fn logged(outcome: &Outcome) -> String {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let config = Log { level: LogFilter::default(), format: LogFormat::Text };
-    let (logging, dispatch) = Logging::new(&config, lines.clone()).unwrap();
-    tracing::dispatcher::with_default(&dispatch, || {
-        Telemetry::new(&Metrics::default(), 1, None).worker(0).ended(outcome);
-    });
-    logging.flush();
-    let bytes = lines.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    written(|| Telemetry::new(&Metrics::default(), 1, None).worker(0).ended(outcome))
 }
 
 /// The newest outcome says why in the log, and counts as a handshake that failed.

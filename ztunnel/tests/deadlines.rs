@@ -23,6 +23,7 @@ use ztunnel_core::{End, Failure, Outcome, Refusal};
 use crate::{
     fixture::{CLIENT, Ca, Seen, WEB, at, identity, name, workload},
     memory::{Memory, MemorySockets, Pipe},
+    written::written,
 };
 
 /// A node with one pod, `web`, in a network of pipes.
@@ -230,18 +231,25 @@ fn requests_that_make_no_sense_are_answered_400_and_unknown_places_503() {
 }
 
 #[test]
-fn a_flood_of_frames_that_carry_nothing_is_cut() {
-    run(async |node| {
-        let mut tls = node.handshake().await;
-        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-        let priority = [0, 0, 5, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 16];
-        let mut sent = 0;
-        while tls.write_all(&priority.repeat(100)).await.is_ok() && tls.flush().await.is_ok() {
-            sent += 100;
-            assert!(sent < 100_000, "nobody stops it");
-            tokio::task::yield_now().await;
-        }
-    });
+fn a_flood_of_frames_that_carry_nothing_is_cut_and_named() {
+    let log = written(|| run(flood_with_priorities));
+    let said = "the peer floods the connection with HTTP/2 frames that carry nothing";
+    assert!(log.contains("tunnel cut") && log.contains(said), "{log}");
+    assert!(log.contains("peer=spiffe://cluster.local/ns/shop/sa/client"), "{log}");
+}
+
+async fn flood_with_priorities(node: Node) {
+    let mut tls = node.handshake().await;
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let priority = [0, 0, 5, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 16];
+    let mut sent = 0;
+    while tls.write_all(&priority.repeat(100)).await.is_ok() && tls.flush().await.is_ok() {
+        sent += 100;
+        assert!(sent < 100_000, "nobody stops it");
+        tokio::task::yield_now().await;
+    }
+    // Until the proxy has cut it for good, and said so.
+    until_closed(tls).await;
 }
 
 #[test]

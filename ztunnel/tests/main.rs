@@ -16,4 +16,5 @@ mod relay;
 mod simulation;
 mod slow;
 mod tunnel;
+mod written;
 mod zds;

@@ -49,7 +49,34 @@ pub enum ServerError {
     Dead,
 }
 
+/// Whose doing the end of a tunnel is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// It broke the protocol or asked for too much, and was cut: somebody should look at it.
+    Peer,
+    /// Peers and ways to them come and go.
+    Network,
+}
+
 impl ServerError {
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Tls(_)
+            | Self::HelloTimeout { .. }
+            | Self::TlsTimeout { .. }
+            | Self::PrefaceTimeout { .. }
+            | Self::HeadersTimeout { .. } => Blame::Peer,
+            // What the guard refused comes as an I/O error of this kind.
+            Self::Http2(error)
+                if error.is_library()
+                    || error.get_io().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData) =>
+            {
+                Blame::Peer
+            }
+            Self::Http2(_) | Self::Dead => Blame::Network,
+        }
+    }
+
     /// As the judgement sees it.
     pub fn failure(&self, from: SocketAddr) -> Failure {
         let error = chain(self);
