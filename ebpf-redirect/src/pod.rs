@@ -136,7 +136,7 @@ impl Pod {
     }
 
     fn capture(&mut self, node: &mut Node, listeners: &[Listener]) -> Result<(), PodError> {
-        self.programs.set_listeners(listeners)?;
+        self.programs.fill_listeners(listeners)?;
         let surroundings = Surroundings::look(&self.netns)?;
         node.maps().set_addresses(self.netns.cookie(), &surroundings.addresses)?;
         self.settle(&surroundings)?;
@@ -145,6 +145,16 @@ impl Pod {
         self.netns.verify()?;
         node.maps().capture(self.netns.cookie())?;
         Ok(())
+    }
+
+    /// A proxy has these listeners: from this instant, connections go to them.
+    pub fn hand_over(&mut self, listeners: &[Listener]) -> Result<(), PodError> {
+        self.programs.set_listeners(listeners)
+    }
+
+    /// Where a listener has gone with the process that held it, ours takes its place.
+    pub fn fill(&mut self, listeners: &[Listener]) -> Result<(), PodError> {
+        self.programs.fill_listeners(listeners)
     }
 
     /// Puts back whatever of the pod's capture is missing, and follows its addresses and interfaces.

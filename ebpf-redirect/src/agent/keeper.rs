@@ -272,11 +272,7 @@ impl Keeper {
                 self.touched.insert(uid.clone());
                 self.repair(&uid);
             }
-            News::Confirmed(uid) => {
-                if matches!(self.pods.get(&uid), Some(Held::Enrolled { .. })) {
-                    self.say(&uid, &Status::Ready { error: None });
-                }
-            }
+            News::Confirmed(uid) => self.hand_over(&uid),
             News::Declined(uid, error) => {
                 warn!(pod = %uid, error, "the proxy cannot serve the pod yet");
                 self.say(&uid, &Status::Captured { error: Some(error) });
@@ -289,6 +285,7 @@ impl Keeper {
             }
             News::AllGone => {
                 warn!("no proxy is connected; captured connections wait");
+                self.fill_listeners();
                 let enrolled = |(uid, held): (&PodUid, &Held)| {
                     matches!(held, Held::Enrolled { .. }).then(|| uid.clone())
                 };
@@ -299,7 +296,34 @@ impl Keeper {
         }
     }
 
+    /// A proxy accepts on the pod's listeners.
+    fn hand_over(&mut self, uid: &PodUid) {
+        let Some(Held::Enrolled { pod, .. }) = self.pods.get_mut(uid) else { return };
+        let Some(offer) = self.roster.offer(uid) else { return };
+        match pod.hand_over(&offer.listeners) {
+            Ok(()) => self.say(uid, &Status::Ready { error: None }),
+            Err(error) => {
+                let error = chain(&error);
+                error!(pod = %uid, error, "the pod's listeners cannot be handed over");
+                self.say(uid, &Status::Captured { error: Some(error) });
+            }
+        }
+    }
+
+    /// Listeners that an earlier agent opened go with the proxy that held them.
+    fn fill_listeners(&mut self) {
+        for (uid, held) in &mut self.pods {
+            if let Held::Enrolled { pod, .. } = held
+                && let Some(offer) = self.roster.offer(uid)
+                && let Err(error) = pod.fill(&offer.listeners)
+            {
+                error!(pod = %uid, error = chain(&error), "the pod's listeners cannot be set");
+            }
+        }
+    }
+
     fn look_around(&mut self) {
+        self.fill_listeners();
         let (mut touched, mut gone, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for (uid, held) in &mut self.pods {
             match held {

@@ -19,6 +19,8 @@ use crate::node;
 use crate::objects::{Constant, Object, check_layout};
 use crate::sockets::Listener;
 
+/// `bpf(2)`: only where nothing is.
+const BPF_NOEXIST: u64 = 1;
 const MAPS: [&str; 3] = ["SOCKS", "RECORD", "POD_COUNT"];
 const SHARED: [&str; 2] = ["OWN", "EXEMPT"];
 
@@ -96,6 +98,20 @@ impl PodPrograms {
         let mut record = self.record.get(&0, 0).map_err(failed("RECORD"))?;
         record.sysctls_turned_on |= turned_on;
         self.record.set(0, record, 0).map_err(failed("RECORD"))
+    }
+
+    /// Connections go to these listeners where no open one is steered to. One that an earlier agent opened and a
+    /// proxy still holds stays: if this agent died before a proxy had the new one, the slot would be empty.
+    pub(super) fn fill_listeners(&mut self, listeners: &[Listener]) -> Result<(), PodError> {
+        for listener in listeners {
+            let index = listener.slot().index(listener.family());
+            match self.socks.set(index, listener, BPF_NOEXIST) {
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                done => done.map_err(failed("SOCKS"))?,
+            }
+        }
+        Ok(())
     }
 
     /// From this instant, connections go to these listeners; each slot changes hands at once.

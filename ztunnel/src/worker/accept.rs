@@ -27,8 +27,9 @@ const BACK_OFF_LAST: Duration = Duration::from_secs(1);
 /// Callers cut at once when descriptors run out: enough to let the next accepts succeed.
 const SHED: usize = 16;
 
-/// A listener that was replaced gets no new connections; what came just before has arrived within this.
-const BACKLOG_QUIET: Duration = Duration::from_millis(100);
+/// A listener that was replaced gets no new connections once the agent knows that we have the new one. It knows
+/// within milliseconds, unless it is killed just then: so long the old one stays open.
+const BACKLOG_QUIET: Duration = Duration::from_secs(5);
 
 /// Accepts until the node or the pod drains, or the listener was replaced and its backlog is served.
 pub(super) async fn accept<S: Sockets>(pod: Rc<Pod<S>>, entrance: Entrance, listener: S::Listener) {
