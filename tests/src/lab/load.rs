@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     process::{ChildStdout, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -35,15 +36,14 @@ pub struct Loop {
 impl Pod {
     /// Starts `threads` clients that connect to an address, again and again, until [`Loop::stop`].
     pub fn hammer(&self, to: &str, threads: u8, marker: &str) -> Result<Loop> {
+        // A log of its own: how many were answered is read from it.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-loop-{}", self.name(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (program, threads) = (binary("weft-app")?, threads.to_string());
         let args = ["loop", "--to", to, "--threads", &threads, "--marker", marker];
-        let mut process = self.place().start(
-            &format!("{}-loop", self.name()),
-            &program.to_string_lossy(),
-            |c| {
-                c.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-            },
-        )?;
+        let mut process = self.place().start(&name, &program.to_string_lossy(), |command| {
+            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        })?;
         let output = process.output().context("the loop has an output")?;
         Ok(Loop { process, output })
     }
