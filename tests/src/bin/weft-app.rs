@@ -43,6 +43,9 @@ enum App {
         /// Sent in every request.
         #[arg(long, default_value = "")]
         marker: String,
+        /// What the body of an answer must begin with.
+        #[arg(long, default_value = "")]
+        from: String,
     },
     /// Ask a name server for a name's IPv4 addresses and print them.
     Resolve {
@@ -63,7 +66,7 @@ enum App {
 fn main() -> Result<()> {
     match App::parse() {
         App::Serve { port, name } => serve(port, &name),
-        App::Loop { to, threads, marker } => hammer(to, threads, &marker),
+        App::Loop { to, threads, marker, from } => hammer(to, threads, &Call { marker, from }),
         App::Resolve { server, name } => resolve(server, &name),
         App::Ask { to, text } => ask(to, &text),
     }
@@ -121,6 +124,7 @@ struct Tally {
     refused: u64,
     reset: u64,
     timed_out: u64,
+    wrong: u64,
     other: u64,
     slowest: Duration,
     errors: Vec<String>,
@@ -137,6 +141,7 @@ impl Tally {
             ErrorKind::ConnectionRefused => self.refused += 1,
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => self.reset += 1,
             ErrorKind::TimedOut | ErrorKind::WouldBlock => self.timed_out += 1,
+            ErrorKind::AddrNotAvailable => self.wrong += 1,
             _ => self.other += 1,
         }
         if self.errors.len() < ERRORS_SHOWN {
@@ -145,14 +150,14 @@ impl Tally {
     }
 }
 
-fn hammer(to: SocketAddr, threads: u8, marker: &str) -> Result<()> {
+fn hammer(to: SocketAddr, threads: u8, call: &Call) -> Result<()> {
     let (tally, over) = (Mutex::new(Tally::default()), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let start = Instant::now();
-                    let result = one(to, marker);
+                    let result = one(to, call);
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                     tally.note(result, start.elapsed());
                     eprintln!("ok {}", tally.ok);
@@ -168,22 +173,39 @@ fn hammer(to: SocketAddr, threads: u8, marker: &str) -> Result<()> {
         "{}",
         json!({
             "ok": tally.ok, "refused": tally.refused, "reset": tally.reset,
-            "timed_out": tally.timed_out, "other": tally.other,
+            "timed_out": tally.timed_out, "wrong": tally.wrong, "other": tally.other,
             "slowest_ms": u64::try_from(tally.slowest.as_millis())?, "errors": tally.errors,
         })
     );
     Ok(())
 }
 
-fn one(to: SocketAddr, marker: &str) -> Result<(), std::io::Error> {
+/// What is asked, and of whom.
+#[derive(Debug)]
+struct Call {
+    marker: String,
+    from: String,
+}
+
+fn one(to: SocketAddr, call: &Call) -> Result<(), std::io::Error> {
+    let Call { marker, from } = call;
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(format!("GET /?{marker} HTTP/1.0\r\nHost: app\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let is_ok = answer.split_once(' ').is_some_and(|(_, rest)| rest.starts_with("200 OK\r\n"));
-    if !is_ok || !answer.ends_with('\n') {
-        return Err(std::io::Error::new(ErrorKind::InvalidData, format!("answered {answer:?}")));
+    let parts = answer.split_once(' ').and_then(|(_, rest)| rest.split_once("\r\n\r\n"));
+    match parts {
+        Some((head, body)) if head.starts_with("200 OK") && body.ends_with('\n') => {
+            if !body.starts_with(from) {
+                let text = format!("answered by another: {body:?}");
+                return Err(std::io::Error::new(ErrorKind::AddrNotAvailable, text));
+            }
+        }
+        Some(_) | None => {
+            let text = format!("answered {answer:?}");
+            return Err(std::io::Error::new(ErrorKind::InvalidData, text));
+        }
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub struct Tally {
     pub refused: u64,
     pub reset: u64,
     pub timed_out: u64,
+    /// Answered by another than was meant.
+    pub wrong: u64,
     pub other: u64,
     /// The slowest connection that was answered.
     pub slowest_ms: u64,
@@ -36,11 +38,16 @@ pub struct Loop {
 impl Pod {
     /// Starts `threads` clients that connect to an address, again and again, until [`Loop::stop`].
     pub fn hammer(&self, to: &str, threads: u8, marker: &str) -> Result<Loop> {
+        self.hammer_for(to, threads, marker, "")
+    }
+
+    /// As [`Pod::hammer`]; an answer must begin with `from`.
+    pub fn hammer_for(&self, to: &str, threads: u8, marker: &str, from: &str) -> Result<Loop> {
         // A log of its own: how many were answered is read from it.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}-loop-{}", self.name(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (program, threads) = (binary("weft-app")?, threads.to_string());
-        let args = ["loop", "--to", to, "--threads", &threads, "--marker", marker];
+        let args = ["loop", "--to", to, "--threads", &threads, "--marker", marker, "--from", from];
         let mut process = self.place().start(&name, &program.to_string_lossy(), |command| {
             command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         })?;
@@ -77,7 +84,8 @@ impl Loop {
 impl Tally {
     /// Errors: any connection that was not answered.
     pub fn refuse_failures(&self) -> Result<()> {
-        if self.refused + self.reset + self.timed_out + self.other > 0 || self.ok == 0 {
+        if self.refused + self.reset + self.timed_out + self.wrong + self.other > 0 || self.ok == 0
+        {
             bail!("connections failed: {self:?}");
         }
         Ok(())

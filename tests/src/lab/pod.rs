@@ -44,8 +44,13 @@ pub struct Pod {
 impl Node {
     /// Makes a pod outside of the mesh.
     pub fn pod(&self, spec: PodSpec<'_>) -> Result<Pod> {
+        self.pod_at(spec, self.next_host())
+    }
+
+    /// Makes a pod with the `host`th address of its node, which may have been another's before.
+    pub fn pod_at(&self, spec: PodSpec<'_>, host: u8) -> Result<Pod> {
         let ground = self.ground().clone();
-        let (name, index, host) = (spec.name, self.index(), self.next_host());
+        let (name, index) = (spec.name, self.index());
         let namespace = Namespace::new(&ground, name)?;
         self.namespace().ip(&format!(
             "link add v-{name} type veth peer name eth0 netns {}
@@ -156,6 +161,11 @@ impl Pod {
             self.state().is_none_or(|state| state == "draining").then_some(())
         })?;
         self.describe(Redirection::None)
+    }
+
+    /// Deletes it: its object, its enrolment, its processes and its namespace, at once.
+    pub fn delete(self) -> Result<()> {
+        self.manifests.delete(&format!("pod-{}", self.name))
     }
 
     fn reaches(&self, states: &[&str]) -> Result<String> {

@@ -4,6 +4,7 @@ mod certificates_rotate_under_load;
 mod connections_are_carried_faithfully;
 mod load_is_balanced;
 mod names_are_answered;
+mod no_pod_is_taken_for_another;
 mod outsiders_meet_the_mesh;
 mod pods_wait_for_a_proxy;
 mod policy_is_enforced_by_name;
