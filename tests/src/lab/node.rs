@@ -22,6 +22,7 @@ use super::{
 
 /// `weft` ends with it when what was asked about is refused or wrong.
 const FOUND: i32 = 3;
+const MOVED: u16 = 100;
 
 /// One node of the mesh, and what runs on it for the mesh.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Node {
     index: u8,
     agent: Option<Process>,
     proxy: Option<Process>,
+    /// By how much the running proxy's own ports are moved, so that two can run at once.
+    moved: u16,
     pods: AtomicU8,
     dir: PathBuf,
     manifests: Manifests,
@@ -81,6 +84,7 @@ impl Lab {
             pods: AtomicU8::new(10),
             agent: None,
             proxy: None,
+            moved: 0,
             name,
             index,
             namespace,
@@ -137,13 +141,22 @@ impl Node {
     pub fn start_proxy(&mut self) -> Result<()> {
         self.launch_proxy()?;
         let ready = wait_for("the proxy is ready", LONG, || {
-            self.curl("http://127.0.0.1:15021/healthz/ready").filter(|(code, _)| code == "200")
+            let url = format!("http://127.0.0.1:{}/healthz/ready", 15021 + self.moved);
+            self.curl(&url).filter(|(code, _)| code == "200")
         });
         let _ = ready.with_context(|| self.proxy_log())?;
         Ok(())
     }
 
-    /// Stops the proxy as an upgrade does, and starts it again.
+    /// Starts a second proxy beside the first, as an upgrade does, and returns the first one when both serve.
+    pub fn succeed_proxy(&mut self) -> Result<Process> {
+        let old = self.proxy.take().context("no proxy runs")?;
+        self.moved = MOVED - self.moved;
+        self.start_proxy()?;
+        Ok(old)
+    }
+
+    /// Stops the proxy and starts it again.
     pub fn restart_proxy(&mut self) -> Result<()> {
         let proxy = self.proxy()?;
         proxy.signal(Signal::Term)?;
@@ -206,7 +219,7 @@ impl Node {
     /// Starts the proxy and waits for nothing.
     pub fn launch_proxy(&mut self) -> Result<()> {
         let program = binary("ztunnel")?;
-        let config = self.dir.join("ztunnel.yaml");
+        let config = self.dir.join(format!("ztunnel-{}.yaml", self.moved));
         let place = self.place(&self.proxy_cgroup, User::Nobody);
         let name = format!("{}-proxy", self.name);
         let proxy = place.start(&name, &program.to_string_lossy(), |command| {
@@ -251,7 +264,9 @@ impl Node {
     /// Runs `weft` against this node's proxy and returns what it printed, also when that is a refusal.
     pub fn weft(&self, args: &[&str]) -> Result<String> {
         let place = self.place(&self.agent_cgroup, User::Root);
-        let output = place.output(&binary("weft")?.to_string_lossy(), args)?;
+        let admin = format!("http://127.0.0.1:{}", 15000 + self.moved);
+        let args = [&["--admin", &admin], args].concat();
+        let output = place.output(&binary("weft")?.to_string_lossy(), &args)?;
         let error = String::from_utf8_lossy(&output.stderr);
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
         let answered = matches!(output.status.code(), Some(0 | FOUND));
@@ -323,7 +338,13 @@ ca:
             state.display(),
             self.socket().display(),
         );
-        fs::write(self.dir.join("ztunnel.yaml"), config)?;
+        for moved in [0, MOVED] {
+            let [admin, metrics, ready] = [15000, 15020, 15021].map(|port| port + moved);
+            let listen = format!(
+                "listen: {{admin: \"127.0.0.1:{admin}\", stats: \"[::]:{metrics}\", readiness: \"[::]:{ready}\"}}\n"
+            );
+            fs::write(self.dir.join(format!("ztunnel-{moved}.yaml")), format!("{config}{listen}"))?;
+        }
         Ok(self)
     }
 }

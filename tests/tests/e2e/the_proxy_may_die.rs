@@ -1,12 +1,16 @@
 //! The proxy is restarted, upgraded and killed, and no pod notices more than a pause.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
-use weft_tests::lab::{LONG, Mesh};
+use weft_tests::lab::{LONG, Mesh, Signal, wait_for};
 
 const MARKER: &str = "secret-c94d";
 const RESTARTS: u64 = 50;
 const KILLS: u64 = 10;
 const CLIENTS: u8 = 3;
+/// The proxy's default, less a margin.
+const DRAIN: Duration = Duration::from_secs(20);
 
 #[test]
 fn fifty_restarts_under_looping_clients_refuse_or_reset_no_connection() -> Result<()> {
@@ -43,5 +47,37 @@ fn a_killed_proxy_leaks_nothing_and_new_connections_wait_for_the_next_one() -> R
     // Connections that a killed proxy carried are lost; those that it had not accepted wait.
     ensure!(tally.refused + tally.timed_out == 0, "{tally:?}");
     ensure!(tally.reset + tally.other <= KILLS * u64::from(CLIENTS), "{tally:?}");
+    mesh.is_sound()
+}
+
+#[test]
+fn an_old_proxy_serves_its_connections_to_the_end_beside_the_new_one() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let file = mesh.lab.dir().join("drip");
+    let path = file.display().to_string();
+    let url = format!("http://{}/drip", mesh.web[1].v4());
+    let mut drip = mesh.client.start("drip", "curl", &["-sSN", "-o", &path, &url])?;
+    let lines = || std::fs::read_to_string(&file).unwrap_or_default().lines().count();
+    wait_for("it drips", LONG, || (lines() > 3).then_some(()))?;
+    let load = mesh.client.hammer(&format!("{}:80", mesh.vip()), CLIENTS, MARKER)?;
+    load.answered(20, LONG)?;
+
+    let mut old = [mesh.near.succeed_proxy()?, mesh.far.succeed_proxy()?];
+    let stopped = Instant::now();
+    for proxy in &old {
+        proxy.signal(Signal::Term)?;
+    }
+    load.answered(load.so_far() + 100, LONG)?;
+    let now = lines();
+    wait_for("it drips on through the old proxies", LONG, || (lines() > now + 10).then_some(()))?;
+    load.stop()?.refuse_failures()?;
+
+    // Nor does a policy stop at a proxy that leaves.
+    mesh.deny("no-clients", &["client"])?;
+    ensure!(!drip.exit(LONG)?.success(), "the connection ended as if it were complete");
+    ensure!(stopped.elapsed() < DRAIN, "the drain's deadline cut it, and no policy");
+    for proxy in &mut old {
+        ensure!(proxy.exit(LONG)?.success(), "an old proxy ended badly");
+    }
     mesh.is_sound()
 }
