@@ -187,14 +187,14 @@ fn a_reset_behind_envoy_arrives_and_ours_reaches_it() {
         reset(served);
         // Envoy is told by RST_STREAM, and passes it on as an end.
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
-        assert_eq!(calling.envoy.stat("cluster.hbone.http2.rx_reset").await, 1);
+        calling.envoy.counts("cluster.hbone.http2.rx_reset", 1).await;
 
         let called = ForeignServer::start("web").await;
         let (client, mut served) = called.connected().await;
         reset(client);
         // The same here: an end for the application.
         assert_eq!(served.read(&mut [0; 1]).await.unwrap_or(0), 0);
-        assert_eq!(called.envoy.stat("http.hbone.downstream_rq_rx_reset").await, 1);
+        called.envoy.counts("http.hbone.downstream_rq_rx_reset", 1).await;
         let (mut client, served) = called.connected().await;
         reset(served);
         sees_a_reset(&mut client).await;

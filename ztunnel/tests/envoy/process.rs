@@ -101,6 +101,14 @@ impl Envoy {
         find(&self.get("/stats").await, name).trim().parse().unwrap()
     }
 
+    /// Completes once a counter is at `count`: Envoy counts a little after it acts.
+    pub(crate) async fn counts(&self, name: &str, count: u64) {
+        while self.stat(name).await < count {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.stat(name).await, count, "{name}");
+    }
+
     /// The next line of its access log.
     pub(crate) async fn logged(&mut self) -> String {
         self.access_log.next_line().await.unwrap().expect("Envoy runs")
