@@ -4,6 +4,7 @@
 //! `keepalive` finds dead peers. The framing is the `h2` crate's; nothing outside of this module names one of its
 //! types but `h2::Error`, as the source of an error.
 
+mod ahead;
 pub mod client;
 mod guard;
 mod head;

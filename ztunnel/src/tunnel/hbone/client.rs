@@ -18,7 +18,9 @@ use weft_model::Identity;
 use ztunnel_core::{Authority, Failure};
 
 use super::{
-    Held, InTunnel, Settings, bytes,
+    Held, InTunnel, Settings,
+    ahead::ReadAhead,
+    bytes,
     guard::Guarded,
     head::{self, Introduction},
     keepalive,
@@ -88,10 +90,13 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let after = settings.timeouts.handshake;
-    let stream = timeout(after, TlsConnector::from(tls).connect(weft_certs::server_name(), io))
-        .await
-        .map_err(|_| ClientError::TlsTimeout { after })?
-        .map_err(ClientError::Tls)?;
+    let stream = timeout(
+        after,
+        TlsConnector::from(tls).connect(weft_certs::server_name(), ReadAhead::new(io)),
+    )
+    .await
+    .map_err(|_| ClientError::TlsTimeout { after })?
+    .map_err(ClientError::Tls)?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = weft_certs::peer_identity(certificates).map_err(ClientError::Peer)?;
     let guarded = Guarded::new(stream, settings.timeouts.connect_head);
@@ -117,7 +122,7 @@ fn builder(settings: &Settings) -> h2::client::Builder {
 }
 
 async fn drive<IO>(
-    mut connection: Connection<Guarded<TlsStream<IO>>, Bytes>,
+    mut connection: Connection<Guarded<TlsStream<ReadAhead<IO>>>, Bytes>,
     streams: Rc<Streams>,
     settings: Settings,
 ) where

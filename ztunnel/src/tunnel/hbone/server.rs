@@ -22,7 +22,9 @@ use weft_model::Workload;
 use ztunnel_core::{Failure, Refusal};
 
 use super::{
-    Held, InTunnel, Settings, bytes,
+    Held, InTunnel, Settings,
+    ahead::ReadAhead,
+    bytes,
     guard::Guarded,
     head::{self, ConnectHead},
     keepalive,
@@ -95,7 +97,7 @@ impl ServerError {
 /// A caller whose certificate was verified, before its first request.
 #[derive(Debug)]
 pub struct Handshaken<IO> {
-    stream: TlsStream<IO>,
+    stream: TlsStream<ReadAhead<IO>>,
 }
 
 /// Does the TLS handshake, within the deadlines: a peer that says nothing is given less time than one that does.
@@ -107,7 +109,8 @@ pub async fn handshake<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello = timeout(timeouts.client_hello, LazyConfigAcceptor::new(Acceptor::default(), io));
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(io));
+    let hello = timeout(timeouts.client_hello, hello);
     let whole = async {
         let start = hello
             .await
@@ -155,7 +158,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
 
 /// A tunnel that takes requests.
 pub struct Server<IO> {
-    connection: Connection<Guarded<TlsStream<IO>>, Bytes>,
+    connection: Connection<Guarded<TlsStream<ReadAhead<IO>>>, Bytes>,
     unanswered: Pin<Box<dyn Future<Output = ()>>>,
     window: Window,
     draining: bool,
