@@ -11,6 +11,11 @@ use crate::{
     objects::{Kind, Object, ObjectKey, Parsed, parse},
 };
 
+/// Ten thousand pods fit in one file, as a dump of a cluster is one; its size is bounded besides.
+const DOCUMENTS_MAX: usize = 50_000;
+/// Mappings, sequences and scalars of one file.
+const NODES_MAX: usize = 4_000_000;
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct Manifest {
@@ -29,8 +34,15 @@ pub(super) fn read(file: &Path, text: &[u8]) -> (Manifest, Vec<Problem>) {
     let Ok(text) = std::str::from_utf8(text) else {
         return (Manifest::default(), vec![whole_file(file, "is not UTF-8")]);
     };
-    // A `y` is a text, as it is to kubectl.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! {
+        // A `y` is a text, as it is to kubectl.
+        strict_booleans: true,
+        budget: serde_saphyr::budget! {
+            max_documents: DOCUMENTS_MAX,
+            max_nodes: NODES_MAX,
+            max_events: 2 * NODES_MAX,
+        },
+    };
     let trees = match serde_saphyr::from_multiple_with_options::<Node>(text, options) {
         Ok(trees) => trees,
         Err(error) => return (Manifest::default(), vec![syntax(file, &error)]),

@@ -102,6 +102,14 @@ fn a_mistake_names_its_file_line_field_and_value() {
 }
 
 #[test]
+fn a_whole_cluster_fits_in_one_file() {
+    let pod = |n: usize| POD.replace("web-0", &format!("web-{n}")) + "\n---\n";
+    let many: String = (0..10_000).map(pod).collect();
+    let (applied, _) = Scene::new(&[("all.yaml", &many)]).read();
+    assert_eq!(applied.len(), 10_000);
+}
+
+#[test]
 fn bad_syntax_names_its_line() {
     let mut scene = Scene::new(&[("a.yaml", "apiVersion: v1\nkind: [Pod\n")]);
     scene.read();
