@@ -35,8 +35,14 @@ fn main() -> Result<()> {
         args.rounds,
         args.seconds
     );
+    // Before any load: what a load leaves behind in the allocator would hide what these need.
+    println!("| memory | bytes |\n|---|---|");
+    println!("| one proxy, idle (PSS) | {} |", course.idle_proxy_bytes()?);
+    let connection = course.idle_connection_bytes(args.idle)?;
+    println!("| one idle connection, both proxies, of {} | {connection} |", args.idle);
+    let workloads = course.workloads_bytes(args.workloads)?;
+    println!("| {} further workloads, one proxy | {workloads} |\n", args.workloads);
     println!("{HEAD}");
-    let idle = course.idle_proxy_bytes()?;
     let rows = [
         ("request/response, 1 connection", Kind::RequestResponse { connections: 1 }),
         ("request/response, 32 connections", Kind::RequestResponse { connections: 32 }),
@@ -48,11 +54,5 @@ fn main() -> Result<()> {
     for (name, kind) in rows {
         print!("{}", course.row(name, kind, args.rounds, args.seconds)?);
     }
-    println!("\n| memory | bytes |\n|---|---|");
-    println!("| one proxy, idle (PSS) | {idle} |");
-    let connection = course.idle_connection_bytes(args.idle)?;
-    println!("| one idle connection, both proxies, of {} | {connection} |", args.idle);
-    let workloads = course.workloads_bytes(args.workloads)?;
-    println!("| {} further workloads, one proxy | {workloads} |", args.workloads);
     course.check()
 }
