@@ -12,10 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{
-    setup,
-    shell::{run, succeeds},
-};
+use crate::{setup, shell::run};
 
 const OBJECTS: [&str; 2] = ["node", "pod"];
 const TARGET: &str = "bpfel-unknown-none";
@@ -75,8 +72,11 @@ fn debian() -> Command {
     cargo
 }
 
+/// A nightly compiler is of use only with the source of core.
 fn nightly() -> bool {
-    succeeds("rustup", &["run", "nightly", "rustc", "--version"])
+    let args = ["component", "list", "--toolchain", "nightly", "--installed"];
+    let listed = Command::new("rustup").args(args).output();
+    listed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("rust-src"))
 }
 
 /// What the objects depend on.
