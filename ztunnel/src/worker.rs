@@ -2,7 +2,7 @@
 //!
 //! Nothing here is shared with another worker but views and certificates, by `Arc`. All that a worker needs from
 //! the world comes in through [`Shared`] and [`Sockets`], so a whole worker also runs in a simulation: put it on a
-//! `LocalSet` of a paused current-thread runtime, with sockets that are in-memory pipes (`tests/main.rs` does).
+//! `LocalSet` of a paused current-thread runtime, with sockets that are in-memory pipes, as `tests/simulation` does.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
@@ -73,6 +73,8 @@ impl<S: Sockets> Worker<S> {
         if let Some(pod) = self.pods.borrow_mut().remove(uid) {
             pod.phase.send_replace(Phase::Draining);
             pod.pool.retain(|_| false);
+            // A key is not kept for longer than its pod; who still needs one makes it again.
+            self.shared.forget_servers();
             self.leaving.borrow_mut().push(pod);
         }
     }

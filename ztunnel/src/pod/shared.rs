@@ -185,6 +185,11 @@ impl Shared {
         }
     }
 
+    /// Drops what was made of certificates; it is made again when needed.
+    pub(crate) fn forget_servers(&self) {
+        self.servers.borrow_mut().clear();
+    }
+
     /// The TLS configuration with which a workload is reached.
     pub async fn server_config(&self, identity: &Identity) -> Result<Arc<ServerConfig>, Failure> {
         let svid = self.svids.svid(identity).await?;

@@ -39,6 +39,10 @@ impl Settings {
     }
 }
 
+/// Streams that we have reset and whose last bytes may still come. Those of a forgotten one would count as the peer's
+/// mistake, and a thousand of these in a tunnel's life end it.
+const RESETS_REMEMBERED: usize = 1024;
+
 /// The configuration keeps sizes well below this bound.
 fn bytes(size: ByteSize) -> u32 {
     u32::try_from(size.0).unwrap_or(u32::MAX)

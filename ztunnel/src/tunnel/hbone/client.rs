@@ -18,7 +18,7 @@ use weft_model::Identity;
 use ztunnel_core::{Authority, Failure};
 
 use super::{
-    Held, InTunnel, Settings,
+    Held, InTunnel, RESETS_REMEMBERED, Settings,
     ahead::ReadAhead,
     bytes,
     guard::Guarded,
@@ -117,6 +117,7 @@ fn builder(settings: &Settings) -> h2::client::Builder {
         .max_header_list_size(bytes(settings.h2.client_header_list))
         .max_send_buffer_size(settings.stream_window() as usize)
         .initial_max_send_streams(settings.h2.client_streams as usize)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .enable_push(false);
     builder
 }

@@ -1,8 +1,8 @@
 //! Bounds what a peer can make an HTTP/2 connection do.
 //!
 //! Frames that cost us work but carry nothing (PING, SETTINGS, PRIORITY, `RST_STREAM`, `WINDOW_UPDATE`, empty DATA,
-//! HEADERS) are counted against the bytes that the peer has really sent; more than an allowance and the connection
-//! is cut. The library below bounds memory; this bounds work, and it also bounds how long a header block may stay
+//! HEADERS) are weighed against the bytes that the peer has really sent; more than an allowance and the connection
+//! is cut. What opens and ends a stream weighs least: a busy peer opens thousands in a second. The library below bounds memory; this bounds work, and it also bounds how long a header block may stay
 //! unfinished.
 
 use std::{
@@ -17,12 +17,14 @@ use tokio::{
     time::Instant,
 };
 
-/// Work allowed per second, in frames that carry nothing.
-const FRAMES_PER_SECOND: u32 = 2_000;
-/// Allowed at once, after a quiet time: a hundred streams opened together, each with its SETTINGS and windows.
-const FRAMES_BURST: u32 = 8_000;
-/// Bytes of payload that pay for one more frame: a busy tunnel sends `WINDOW_UPDATE`s in proportion to its data.
-const BYTES_PER_FRAME: u64 = 256;
+/// Allowed per second: 8,000 streams opened and ended, or 2,000 PINGs.
+const WEIGHT_PER_SECOND: u32 = 16_000;
+/// Allowed at once, after a quiet time.
+const WEIGHT_BURST: u32 = 64_000;
+/// Bytes of payload that pay for one more: a busy tunnel sends `WINDOW_UPDATE`s in proportion to its data.
+const BYTES_PER_WEIGHT: u64 = 32;
+/// What has been paid is good for a burst, not for ever.
+const PAID_BYTES_MAX: u64 = WEIGHT_BURST as u64 * BYTES_PER_WEIGHT;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD: usize = 9;
@@ -31,9 +33,22 @@ const HEAD: usize = 9;
 mod kind {
     pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
     pub(super) const CONTINUATION: u8 = 9;
 }
+const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+
+/// What a frame costs us.
+fn weight(kind: u8, flags: u8) -> u32 {
+    match kind {
+        kind::HEADERS if flags & END_HEADERS != 0 => 1,
+        kind::DATA if flags & END_STREAM != 0 => 1,
+        // It undoes what HEADERS began, and some peers end every stream so.
+        kind::RST_STREAM => 4,
+        _ => 8,
+    }
+}
 
 /// Why a connection was cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +80,7 @@ impl Meter {
             head: [0; HEAD],
             head_len: 0,
             skip: preface as u64,
-            allowance: FRAMES_BURST,
+            allowance: WEIGHT_BURST,
             paid_bytes: 0,
             refilled: now,
             headers_since: None,
@@ -106,7 +121,7 @@ impl Meter {
         let ends_headers = flags & END_HEADERS != 0;
         match kind {
             kind::DATA if length > 0 => {
-                self.paid_bytes += u64::from(length);
+                self.paid_bytes = (self.paid_bytes + u64::from(length)).min(PAID_BYTES_MAX);
                 return Ok(());
             }
             kind::HEADERS | kind::CONTINUATION => {
@@ -115,23 +130,22 @@ impl Meter {
             }
             _ => {}
         }
-        self.spend()
+        self.spend(weight(kind, flags))
     }
 
-    fn spend(&mut self) -> Result<(), Abuse> {
-        if self.paid_bytes >= BYTES_PER_FRAME {
-            self.paid_bytes -= BYTES_PER_FRAME;
-            return Ok(());
-        }
-        self.allowance = self.allowance.checked_sub(1).ok_or(Abuse::Flood)?;
+    fn spend(&mut self, weight: u32) -> Result<(), Abuse> {
+        let affordable = u32::try_from(self.paid_bytes / BYTES_PER_WEIGHT).unwrap_or(u32::MAX);
+        let paid = affordable.min(weight);
+        self.paid_bytes -= u64::from(paid) * BYTES_PER_WEIGHT;
+        self.allowance = self.allowance.checked_sub(weight - paid).ok_or(Abuse::Flood)?;
         Ok(())
     }
 
     fn refill(&mut self, now: Instant) {
         let elapsed = now.duration_since(self.refilled);
-        let earned = elapsed.as_millis().min(10_000) * u128::from(FRAMES_PER_SECOND) / 1_000;
+        let earned = elapsed.as_millis().min(10_000) * u128::from(WEIGHT_PER_SECOND) / 1_000;
         if let Ok(earned @ 1..) = u32::try_from(earned) {
-            self.allowance = self.allowance.saturating_add(earned).min(FRAMES_BURST);
+            self.allowance = self.allowance.saturating_add(earned).min(WEIGHT_BURST);
             self.refilled = now;
         }
     }

@@ -22,7 +22,7 @@ use weft_model::Workload;
 use ztunnel_core::{Failure, Refusal};
 
 use super::{
-    Held, InTunnel, Settings,
+    Held, InTunnel, RESETS_REMEMBERED, Settings,
     ahead::ReadAhead,
     bytes,
     guard::Guarded,
@@ -152,6 +152,7 @@ fn builder(settings: &Settings) -> h2::server::Builder {
         .max_frame_size(settings.frame())
         .max_header_list_size(bytes(settings.h2.server_header_list))
         .max_send_buffer_size(bytes(settings.h2.send_buffer) as usize)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_concurrent_streams(settings.h2.server_streams);
     builder
 }

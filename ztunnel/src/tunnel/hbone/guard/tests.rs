@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Abuse, FRAMES_BURST, FRAMES_PER_SECOND, HEAD, Meter, PREFACE};
+use super::{Abuse, END_HEADERS, END_STREAM, HEAD, Meter, PREFACE};
 
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -26,12 +26,26 @@ fn passed(meter: &mut Meter, frame: &[u8], now: Instant) -> u32 {
 #[test]
 fn frames_that_carry_nothing_are_bounded_whatever_their_kind() {
     let now = Instant::now();
-    // Empty DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, unknown.
-    for (kind, payload) in
-        [(0, 0), (1, 5), (2, 5), (3, 4), (4, 6), (6, 8), (7, 8), (8, 4), (9, 3), (0xbe, 40)]
-    {
-        let frame = frame(kind, super::END_HEADERS, payload);
-        assert_eq!(passed(&mut meter(now), &frame, now), FRAMES_BURST, "kind {kind}");
+    let cases = [
+        // Empty DATA, and one that ends its stream.
+        (frame(0, 0, 0), 8_000),
+        (frame(0, END_STREAM, 0), 64_000),
+        // HEADERS, whole and begun; CONTINUATION, empty and not.
+        (frame(1, END_HEADERS, 5), 64_000),
+        (frame(1, 0, 5), 8_000),
+        (frame(9, END_HEADERS, 0), 8_000),
+        (frame(9, 0, 3), 8_000),
+        // PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, and one that nobody knows.
+        (frame(2, 0, 5), 8_000),
+        (frame(3, 0, 4), 16_000),
+        (frame(4, 0, 6), 8_000),
+        (frame(6, 0, 8), 8_000),
+        (frame(7, 0, 8), 8_000),
+        (frame(8, 0, 4), 8_000),
+        (frame(0xbe, 0, 40), 8_000),
+    ];
+    for (frame, allowed) in cases {
+        assert_eq!(passed(&mut meter(now), &frame, now), allowed, "{frame:?}");
     }
 }
 
@@ -45,24 +59,40 @@ fn the_allowance_comes_back_with_time_and_no_higher_than_it_was() {
             meter.pass(&ping, now).unwrap();
         }
     };
-    spend(FRAMES_BURST, now);
+    spend(8_000, now);
     let later = now + Duration::from_secs(1);
-    spend(FRAMES_PER_SECOND, later);
+    spend(2_000, later);
     let much_later = later + Duration::from_hours(1);
-    spend(FRAMES_BURST, much_later);
+    spend(8_000, much_later);
     assert_eq!(meter.pass(&ping, much_later), Err(Abuse::Flood));
 }
 
 #[test]
-fn data_pays_for_the_window_updates_that_go_with_it() {
+fn a_busy_peer_may_open_and_end_thousands_of_streams_a_second_for_ever() {
+    let start = Instant::now();
+    let mut meter = meter(start);
+    let (open, end) = (frame(1, END_HEADERS, 40), frame(0, END_STREAM, 0));
+    for second in 0..60 {
+        for _ in 0..8_000 {
+            for part in [&open, &end] {
+                meter.pass(part, start + Duration::from_secs(second)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn data_pays_for_the_window_updates_that_go_with_it_but_not_for_ever() {
     let now = Instant::now();
     let mut meter = meter(now);
     let (data, update) = (frame(0, 0, 16_384), frame(8, 0, 4));
-    for _ in 0..FRAMES_BURST {
+    for _ in 0..100_000 {
         for part in [&data, &update, &update] {
             meter.pass(part, now).unwrap();
         }
     }
+    // One burst that was paid for, less the last two, and one that is allowed.
+    assert_eq!(passed(&mut meter, &update, now), 15_998);
 }
 
 #[test]
@@ -81,7 +111,7 @@ fn a_header_block_that_ended_is_forgotten() {
     let now = Instant::now();
     let mut meter = meter(now);
     meter.pass(&frame(1, 0, 3), now).unwrap();
-    meter.pass(&frame(9, super::END_HEADERS, 3), now).unwrap();
+    meter.pass(&frame(9, END_HEADERS, 3), now).unwrap();
     meter.pass(&frame(6, 0, 8), now + Duration::from_hours(1)).unwrap();
 }
 
