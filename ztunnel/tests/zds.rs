@@ -262,6 +262,53 @@ fn sockets_are_asked_of_an_agent_that_came_back_once_it_has_told_of_the_pod() {
     });
 }
 
+/// The ports on which somebody listens in this thread's namespace, over TCP and IPv4.
+fn listening_ports() -> Vec<u16> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    // "  0: 00000000:3AA0 00000000:0000 0A ...": 0A is LISTEN.
+    let listening = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let port = local.rsplit_once(':')?.1;
+        (state == "0A").then(|| u16::from_str_radix(port, 16).unwrap())
+    };
+    let mut ports: Vec<_> = table.lines().filter_map(listening).collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn a_stock_agent_passes_a_namespace_and_the_proxy_opens_its_own_listeners_there() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: entering a namespace needs root");
+        return;
+    }
+    against(|agent| {
+        // This thread has a namespace of its own from here on, so the ports of the wire are free in it.
+        #[expect(
+            deprecated,
+            reason = "unsafe for files and memory; of a network nothing in use is taken"
+        )]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+        let namespace: OwnedFd = std::fs::File::open("/proc/thread-self/ns/net").unwrap().into();
+        agent.greet();
+        let stock = |uid: &str| {
+            let Payload::Add(add) = add(uid, &[]) else { unreachable!("add makes an Add") };
+            Payload::Add(AddWorkload { netns_cookie: 0, sockets_offered: false, ..add })
+        };
+        assert_eq!(agent.ask(stock("uid-1"), &[&namespace]), "");
+        assert_eq!(listening_ports(), [15001, 15006, 15008, 15053]);
+        // It repeats itself when it starts again.
+        assert_eq!(agent.ask(stock("uid-1"), &[&namespace]), "");
+        assert_eq!(listening_ports(), [15001, 15006, 15008, 15053]);
+        let left = DelWorkload { uid: "uid-1".to_owned() };
+        assert_eq!(agent.ask(Payload::Del(left), &[]), "");
+        while !listening_ports().is_empty() {
+            thread::yield_now();
+        }
+    });
+}
+
 #[test]
 fn a_request_that_makes_no_sense_is_answered_by_its_error() {
     against(|agent| {
