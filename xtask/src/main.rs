@@ -6,6 +6,10 @@
 #![allow(clippy::print_stdout, reason = "what a command has to say is its output")]
 
 mod bench;
+#[cfg(feature = "codegen")]
+mod codegen;
+#[cfg(not(feature = "codegen"))]
+#[path = "codegen/elsewhere.rs"]
 mod codegen;
 mod demo;
 mod ebpf;

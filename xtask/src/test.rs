@@ -76,6 +76,8 @@ impl Lane {
                 "clippy",
                 "--workspace",
                 "--all-targets",
+                "--features",
+                "xtask/codegen",
                 "--",
                 "-D",
                 "warnings",

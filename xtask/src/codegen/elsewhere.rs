@@ -1,0 +1,26 @@
+//! Hands the command to ourselves, built with the compiler of .proto files.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::shell::{cargo, run};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Codegen {
+    /// Write nothing; fail if the committed code is not what the .proto files say.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+impl Codegen {
+    pub(crate) fn run(&self, root: &Path) -> Result<()> {
+        let mut again = cargo(root);
+        again.args(["run", "--quiet", "--package", "xtask", "--features", "codegen", "--"]);
+        again.arg("codegen");
+        if self.check {
+            again.arg("--check");
+        }
+        run(&mut again)
+    }
+}
