@@ -1,6 +1,6 @@
 //! What things are called. Each name is parsed once, at the edge, and valid from then on.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, net::Ipv4Addr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -13,6 +13,8 @@ pub enum NameError {
     TooLong { kind: &'static str, value: String, max: usize },
     #[error("{kind} `{value}` contains {bad:?}")]
     BadCharacter { kind: &'static str, value: String, bad: char },
+    #[error("hostname `{value}` is an address")]
+    IsAddress { value: String },
     #[error("`{value}` is not a SPIFFE ID: {reason}")]
     NotSpiffe { value: String, reason: String },
     #[error(
@@ -166,6 +168,10 @@ impl Hostname {
         // RFC 1035 2.3.4: a label has 1 to 63 bytes.
         for label in rest.split('.') {
             check("a hostname's label", label, 63, |_| true)?;
+        }
+        // Without its final dot it would be read back as an address: two meanings of one text.
+        if rest.parse::<Ipv4Addr>().is_ok() {
+            return Err(NameError::IsAddress { value });
         }
         Ok(Self(value.as_str().into()))
     }

@@ -52,6 +52,10 @@ fn a_hostname_is_stored_in_one_spelling() {
         assert!(Hostname::new(empty_label).is_err(), "{empty_label:?} was accepted");
     }
     assert!(Hostname::new(&"a".repeat(64)).is_err());
+    for address in ["10.0.0.1", "10.0.0.1.", "*.10.0.0.1"] {
+        assert!(Hostname::new(address).is_err(), "{address:?} was accepted");
+    }
+    assert!(Hostname::new("web.123").is_ok(), "a namespace may be a number");
 }
 
 #[test]
