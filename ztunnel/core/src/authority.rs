@@ -25,6 +25,8 @@ pub enum AuthorityError {
     BadHost { value: String, source: NameError },
     #[error("authority `{value}` is a wildcard")]
     Wildcard { value: String },
+    #[error("authority `{value}` is an address with a dot behind it")]
+    DottedAddress { value: String },
 }
 
 impl Authority {
@@ -64,6 +66,10 @@ impl FromStr for Authority {
         }
         let hostname = Hostname::new(host)
             .map_err(|source| AuthorityError::BadHost { value: shown(), source })?;
+        // A name is kept without its last dot, and would then be read as an address: two meanings of one text.
+        if hostname.as_str().parse::<IpAddr>().is_ok() {
+            return Err(AuthorityError::DottedAddress { value: shown() });
+        }
         Ok(Self::Host { hostname, port })
     }
 }

@@ -25,6 +25,7 @@ fn an_authority_that_could_be_read_two_ways_is_refused() {
         "web:+80",
         "10.0.0.1",
         "10.0.0.1:0",
+        "10.0.0.1.:80",
         "[fd00::1]",
         "fd00::1",
         "*.shop:80",
