@@ -12,6 +12,9 @@ fn connections_of_a_pod_enrolled_without_a_proxy_wait_for_one_and_leak_nothing()
     mesh.near.kill_proxy()?;
     mesh.client.capture()?;
     mesh.web[1].enroll()?;
+    // What the control plane does not know yet, it cannot tell the proxy that starts.
+    mesh.far.knows("client", "HBONE")?;
+    mesh.far.knows("web-2", "HBONE")?;
     let watch = mesh.watch(MARKER)?;
     let url = format!("http://{}/{MARKER}", mesh.web[1].v4());
     let mut waiting = mesh.client.start("waiting", "curl", &["-sS", "-m", "60", &url])?;
