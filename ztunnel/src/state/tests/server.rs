@@ -293,13 +293,7 @@ async fn subscriber(
                     unanswered.push(request);
                 }
             }
-            _ = changed.changed() => {
-                if shared.only.lock().unwrap().is_none() {
-                    for request in unanswered.drain(..) {
-                        server.request(request, &shared.resources.borrow());
-                    }
-                }
-            }
+            _ = changed.changed() => {}
             () = shared.rubbish.notified() => {
                 let rubbish = DeltaDiscoveryResponse {
                     type_url: ResourceType::Address.type_url().to_owned(),
@@ -311,7 +305,14 @@ async fn subscriber(
                 responses.send(Ok(rubbish)).await.unwrap();
             }
         }
-        let next = server.advance(&changed.borrow_and_update());
+        let resources = changed.borrow_and_update().clone();
+        // After the change was taken note of: one that comes later wakes the loop again.
+        if shared.only.lock().unwrap().is_none() {
+            for request in unanswered.drain(..) {
+                server.request(request, &resources);
+            }
+        }
+        let next = server.advance(&resources);
         for response in next {
             *shared.sent.lock().unwrap() += response.resources.len();
             if responses.send(Ok(response)).await.is_err() {
