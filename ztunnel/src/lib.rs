@@ -1,6 +1,6 @@
 //! The node proxy: takes captured connections and carries them with identity, mutual TLS and policy.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod app;
