@@ -3,9 +3,12 @@
 //!
 //! A root is made once. If half of it is missing, nodes may still trust the other half: then we say so and
 //! stop, and never make a new one.
+//!
+//! Whoever is killed here leaves a folder that the next start finishes: the certificate is on the disk under
+//! another name before the key is there at all, and the key is what makes a root exist.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -71,6 +74,7 @@ impl Data {
 
     /// The root that is kept here, or a new one if there never was any.
     pub fn authority(&self, domain: &TrustDomain, now: SystemTime) -> Result<Authority, DataError> {
+        let _alone = self.lock()?;
         let (key_path, certificate_path) = (self.path(ROOT_KEY), self.path(ROOT_CERTIFICATE));
         let unusable =
             |source| DataError::Root { folder: self.folder.clone(), source: Box::new(source) };
@@ -78,35 +82,54 @@ impl Data {
             missing: missing.to_owned(),
             present: present.to_owned(),
         };
-        match (read_secret(&key_path)?, read(&certificate_path)?) {
-            (Some(key), Some(roots)) => {
-                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                Authority::from_pem(domain, &text(&roots), &text(&key)).map_err(unusable)
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let from = |roots: &[u8], key: &[u8]| Authority::from_pem(domain, &text(roots), &text(key));
+        let staged = staging(&certificate_path);
+        let authority = match (read_secret(&key_path)?, read(&certificate_path)?) {
+            (Some(key), Some(roots)) => from(&roots, &key).map_err(unusable)?,
+            (None, Some(_)) => return Err(half(&key_path, &certificate_path)),
+            (Some(key), None) => {
+                // Killed between the two, if the certificate that waits there is this key's.
+                let made = read(&staged)?.and_then(|roots| from(&roots, &key).ok());
+                let authority = made.ok_or_else(|| half(&certificate_path, &key_path))?;
+                publish(&staged, &certificate_path)?;
+                authority
             }
-            (None, Some(_)) => Err(half(&key_path, &certificate_path)),
-            (Some(_), None) => Err(half(&certificate_path, &key_path)),
             (None, None) => {
                 let authority = Authority::new(domain, now).map_err(unusable)?;
+                stage(&staged, authority.bundle().to_pem().as_bytes(), 0o644)?;
                 write_new(&key_path, authority.key_pem().as_bytes(), 0o600)?;
-                write_new(&certificate_path, authority.bundle().to_pem().as_bytes(), 0o644)?;
-                Ok(authority)
+                publish(&staged, &certificate_path)?;
+                authority
             }
+        };
+        // What a killed process left: a second name of the key, or a root that never was.
+        for path in [&key_path, &certificate_path] {
+            remove_leftover(&staging(path))?;
         }
+        Ok(authority)
+    }
+
+    /// One process at a time, until this is dropped or the process ends.
+    fn lock(&self) -> Result<File, DataError> {
+        let lock = || {
+            let folder = File::open(&self.folder)?;
+            folder.lock()?;
+            Ok(folder)
+        };
+        lock().map_err(|source| io_error("lock", &self.folder, source))
     }
 
     /// Signs and verifies node tokens with the key that is kept here, made when it is first needed.
     pub fn tokens(&self) -> Result<Tokens, DataError> {
+        let _alone = self.lock()?;
         let path = self.path(TOKEN_KEY);
         if read_secret(&path)?.is_none() {
             let mut key = [0; KEY_BYTES];
             aws_lc_rs::rand::fill(&mut key).map_err(|_| DataError::Random)?;
-            match write_new(&path, &key, 0o600) {
-                // Another process was first: its key counts.
-                Err(DataError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
+            write_new(&path, &key, 0o600)?;
         }
+        remove_leftover(&staging(&path))?;
         let key = read_secret(&path)?.unwrap_or_default();
         let bytes = key.len();
         let key = key.try_into().map_err(|_| DataError::TokenKey { path, bytes })?;
@@ -148,24 +171,52 @@ fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
     Ok(bytes)
 }
 
-/// Whole or not at all, and never over a file that is there: a link, unlike a rename, replaces nothing.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+/// Where a file is written before it gets its name. Only who holds the lock writes there.
+fn staging(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
+}
+
+/// Writes a file's bytes to the disk, over what a killed process left there.
+fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataError> {
     let write = || {
-        // Left over from a process with our id, at best.
-        fs::remove_file(&temporary).ok();
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        fs::remove_file(path).or_else(absent)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
-        let linked = fs::hard_link(&temporary, path);
-        fs::remove_file(&temporary)?;
-        linked
+        sync_folder_of(path)
     };
     write().map_err(|source| io_error("write", path, source))
+}
+
+/// Gives a staged file its name. Never over a file that is there: a link, unlike a rename, replaces nothing.
+fn publish(staged: &Path, path: &Path) -> Result<(), DataError> {
+    let publish = || {
+        fs::hard_link(staged, path)?;
+        fs::remove_file(staged)?;
+        sync_folder_of(path)
+    };
+    publish().map_err(|source| io_error("write", path, source))
+}
+
+/// Whole or not at all, and never over a file that is there.
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataError> {
+    let staged = staging(path);
+    stage(&staged, bytes, mode)?;
+    publish(&staged, path)
+}
+
+fn remove_leftover(path: &Path) -> Result<(), DataError> {
+    fs::remove_file(path).or_else(absent).map_err(|source| io_error("remove", path, source))
+}
+
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// A name is on the disk when its folder is.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]

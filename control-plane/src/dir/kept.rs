@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::{
         ffi::OsStrExt,
@@ -48,7 +48,8 @@ impl LastGood {
             options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(text)?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, &path)?;
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Forgets all other files.

@@ -13,17 +13,17 @@ use weft_xds::proto::auth::{
 
 use crate::scene::{HOUR, POD, Scene, text, with_token, within};
 
-const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+pub(crate) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 fn identity() -> Identity {
     WEB.parse().unwrap()
 }
 
-fn csr() -> String {
+pub(crate) fn csr() -> String {
     KeyPair::generate().unwrap().request(&identity()).unwrap()
 }
 
-async fn ask(
+pub(crate) async fn ask(
     scene: &Scene,
     token: Option<&str>,
     identity: Option<&str>,

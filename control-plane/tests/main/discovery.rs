@@ -15,9 +15,9 @@ use weft_xds::{
 use crate::scene::{HOUR, POD, POLICY, Scene, node, with_token, within};
 
 /// A node's end of a stream, and what it knows by it.
-struct Proxy {
-    client: Client,
-    view: View,
+pub(crate) struct Proxy {
+    pub(crate) client: Client,
+    pub(crate) view: View,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
@@ -34,7 +34,7 @@ async fn open(
 }
 
 impl Proxy {
-    async fn connect(scene: &Scene) -> Self {
+    pub(crate) async fn connect(scene: &Scene) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         let mut client = Client::new(node("a"));
         for request in client.connect() {
@@ -45,7 +45,7 @@ impl Proxy {
     }
 
     /// Receives until the view is as wanted; returns the changes in their order.
-    async fn until(&mut self, wanted: impl Fn(&View) -> bool) -> Vec<Change> {
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&View) -> bool) -> Vec<Change> {
         let mut all = Vec::new();
         while !wanted(&self.view) {
             let response = within("a response comes", self.responses.message()).await;
@@ -61,7 +61,7 @@ impl Proxy {
     }
 }
 
-fn policies(view: &View) -> usize {
+pub(crate) fn policies(view: &View) -> usize {
     let web = view.workloads().next();
     web.map_or(0, |web| view.policies_of(web).flatten().count())
 }

@@ -10,5 +10,7 @@
 
 mod certificates;
 mod discovery;
+mod killed;
 mod process;
+mod program;
 mod scene;

@@ -19,15 +19,21 @@ use weft_control::{Mesh, Options, node_token, start};
 use weft_model::TrustDomain;
 use weft_xds::proto::discovery::Node;
 
+use crate::program::Program;
+
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Scene {
     dir: TempDir,
     listen: std::net::SocketAddr,
     admin: std::net::SocketAddr,
-    stop: oneshot::Sender<()>,
-    process: JoinHandle<anyhow::Result<()>>,
+    process: Process,
+}
+
+enum Process {
+    Here { stop: oneshot::Sender<()>, ends: JoinHandle<anyhow::Result<()>> },
+    Apart(Program),
 }
 
 pub(crate) fn options(dir: &Path) -> Options {
@@ -59,21 +65,36 @@ impl Scene {
         let until = async {
             stopped.await.ok();
         };
-        let process = tokio::spawn(running.until(until));
-        Self { dir, listen, admin, stop, process }
+        let ends = tokio::spawn(running.until(until));
+        Self { dir, listen, admin, process: Process::Here { stop, ends } }
     }
 
+    /// The real program, in a process of its own.
+    pub(crate) async fn program(dir: TempDir) -> Self {
+        let mut program = Program::start(dir.path());
+        let (listen, admin) = within("the program serves", program.serves()).await;
+        Self { dir, listen, admin, process: Process::Apart(program) }
+    }
+
+    /// A program is killed, as SIGKILL does it.
     pub(crate) async fn stop(self) -> TempDir {
-        self.stop.send(()).unwrap();
-        within("the process ends", self.process).await.unwrap().unwrap();
+        match self.process {
+            Process::Here { stop, ends } => {
+                stop.send(()).unwrap();
+                within("the process ends", ends).await.unwrap().unwrap();
+            }
+            Process::Apart(program) => drop(program),
+        }
         self.dir
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// As an editor does: whole or not at all.
     pub(crate) fn write(&self, name: &str, text: &str) {
-        let folder = self.dir.path().join("manifests");
-        fs::write(folder.join(".new"), text).unwrap();
-        fs::rename(folder.join(".new"), folder.join(name)).unwrap();
+        write(self.path(), name, text);
     }
 
     pub(crate) fn token(&self, node: &str, ttl: Duration) -> String {
@@ -105,6 +126,12 @@ impl Scene {
         let look = async { while !self.page(path).await.contains(says) {} };
         within(&format!("{path} says {says}"), look).await;
     }
+}
+
+pub(crate) fn write(dir: &Path, name: &str, text: &str) {
+    let folder = dir.join("manifests");
+    fs::write(folder.join(".new"), text).unwrap();
+    fs::rename(folder.join(".new"), folder.join(name)).unwrap();
 }
 
 pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
