@@ -5,8 +5,9 @@ use std::{path::Path, time::Duration};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{sync::mpsc, time};
 
-/// An editor or `git checkout` writes several times; one look after it has come to rest is enough.
-const QUIET: Duration = Duration::from_millis(100);
+/// An editor or `git checkout` writes several times; one look after it has come to rest is enough. A file that is
+/// caught half written keeps its last good form, so this saves looks and no more, and every change waits for it.
+const QUIET: Duration = Duration::from_millis(10);
 /// A folder that never comes to rest is looked at all the same.
 const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
 /// Looked at without any event: network file systems have none, and inotify's queue can overflow.

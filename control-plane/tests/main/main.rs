@@ -11,6 +11,7 @@
 mod certificates;
 mod discovery;
 mod killed;
+mod nodes;
 mod process;
 mod program;
 mod scene;

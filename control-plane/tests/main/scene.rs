@@ -22,7 +22,7 @@ use weft_xds::proto::discovery::Node;
 use crate::program::Program;
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     dir: TempDir,
