@@ -14,9 +14,9 @@ use serde::{
 
 use crate::{
     Action, AppProtocol, Health, HealthPolicy, Hostname, Identity, IpFamilies, Locality, Mode,
-    Namespace, Network, NetworkMode, PolicyName, Ports, RoutingScope, Scope, ServiceAccountMatch,
-    ServiceAccountName, ServiceName, TrustDomain, TunnelProtocol, Visibility, WorkloadType,
-    WorkloadUid,
+    Namespace, Network, NetworkMode, PolicyName, PortName, Ports, RoutingScope, Scope,
+    ServiceAccountMatch, ServiceAccountName, ServiceName, TrustDomain, TunnelProtocol, Visibility,
+    WorkloadType, WorkloadUid,
 };
 
 mod from_view;
@@ -162,6 +162,9 @@ pub struct ServiceDump {
     /// By service port; a port that is not named here has no known protocol.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub app_protocols: BTreeMap<u16, AppProtocol>,
+    /// By service port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_names: BTreeMap<u16, PortName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weighted_waypoints: Vec<WeightedWaypointDump>,
     #[serde(default)]

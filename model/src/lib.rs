@@ -29,8 +29,8 @@ mod workload;
 pub use address::{NetworkAddress, NetworkCidr, OriginalDst, PeerAddr};
 pub use change::{Change, ResourceKey};
 pub use names::{
-    Hostname, Identity, NameError, Namespace, Network, PolicyName, ServiceAccountName, ServiceName,
-    TrustDomain, WorkloadUid,
+    Hostname, Identity, NameError, Namespace, Network, PolicyName, PortName, ServiceAccountName,
+    ServiceName, TrustDomain, WorkloadUid,
 };
 pub use policy::{
     Action, Authorization, Clause, Field, Match, Rule, Scope, ServiceAccountMatch, StringMatch,

@@ -120,6 +120,9 @@ name!(
     /// A Kubernetes service account's name (an RFC 1123 subdomain).
     ServiceAccountName, "service account", max = 253, subdomain);
 name!(
+    /// What a service calls one of its ports (an RFC 1123 label).
+    PortName, "port name", max = 63, label);
+name!(
     /// What tells one workload from another, for example `Kubernetes//Pod/shop/web-0`.
     WorkloadUid, "workload uid", max = 1024, printable);
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Hostname, Identity, Namespace, NetworkAddress, NetworkCidr, ServiceName};
+use crate::{Hostname, Identity, Namespace, NetworkAddress, NetworkCidr, PortName, ServiceName};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {
@@ -57,8 +57,10 @@ impl Service {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServicePort {
+    /// Told by our own control plane only; SRV records are found by it.
+    pub name: Option<PortName>,
     pub service_port: u16,
     /// 0 where each endpoint decides (a named port).
     pub target_port: u16,

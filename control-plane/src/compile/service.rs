@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use weft_model::{
     AppProtocol, Change, HealthPolicy, IpFamilies, LoadBalancing, Mode, Network, NetworkAddress,
-    RoutingScope, ServiceName, Visibility,
+    PortName, RoutingScope, ServiceName, Visibility,
 };
 
 use super::{At, Compiled, Report, labels};
@@ -37,7 +37,9 @@ fn from_service(
 ) -> weft_model::Service {
     let (meta, spec) = (&service.metadata, &service.spec);
     let network = labels::network(at, &meta.labels, &meta.namespace);
-    let ports = tcp_ports(service).map(|port| weft_model::ServicePort {
+    let ports = spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port.protocol.as_deref()));
+    let ports = ports.map(|(i, port)| weft_model::ServicePort {
+        name: port_name(port.name.as_deref(), i, report),
         service_port: port.port,
         target_port: match &port.target_port {
             _ if is_headless(service) => port.port,
@@ -48,8 +50,8 @@ fn from_service(
         app_protocol: port.app_protocol.as_deref().map_or(AppProtocol::Unknown, app_protocol),
     });
     weft_model::Service {
-        vips: vips(service, &network, report),
         ports: ports.collect(),
+        vips: vips(service, &network, report),
         load_balancing: LoadBalancing {
             health: if spec.publish_not_ready_addresses {
                 HealthPolicy::AllowAll
@@ -63,6 +65,12 @@ fn from_service(
         visibility: exported(meta.annotation(EXPORT_TO).into_iter().flat_map(|v| v.split(','))),
         ..weft_model::Service::new(&meta.name, name.namespace.clone(), name.hostname.clone())
     }
+}
+
+/// The name of the port at `index`. One that cannot stand in DNS leaves the port nameless.
+pub(super) fn port_name(name: Option<&str>, index: usize, report: &mut Report) -> Option<PortName> {
+    let name = name.filter(|name| !name.is_empty())?;
+    report.ok(PortName::new(name), format!("spec.ports[{index}].name"), name)
 }
 
 fn vips(service: &Service, network: &Network, report: &mut Report) -> Vec<NetworkAddress> {

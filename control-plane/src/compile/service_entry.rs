@@ -12,7 +12,7 @@ use super::{
     external::{Address, Endpoint, workload},
     labels,
     selection::{entry_names, ports_of},
-    service::{app_protocol, exported, kubernetes},
+    service::{app_protocol, exported, kubernetes, port_name},
 };
 use crate::objects::{Kind, Name, Resolution, ServiceEntry, WorkloadEntrySpec};
 
@@ -31,7 +31,7 @@ pub(super) fn service(at: At<'_>, name: &ServiceName) -> Compiled {
     }
     let network = labels::network(at, &meta.labels, &meta.namespace);
     let mut service = weft_model::Service {
-        ports: ports(entry),
+        ports: ports(entry, &mut report),
         subject_alt_names: identities(entry, &mut report),
         load_balancing: balancing(entry.spec.resolution),
         canonical: is_canonical(at, name, entry),
@@ -43,8 +43,9 @@ pub(super) fn service(at: At<'_>, name: &ServiceName) -> Compiled {
     report.with([Change::Service(Arc::new(service))])
 }
 
-fn ports(entry: &ServiceEntry) -> Vec<ServicePort> {
-    let ports = entry.spec.ports.iter().map(|port| ServicePort {
+fn ports(entry: &ServiceEntry, report: &mut Report) -> Vec<ServicePort> {
+    let ports = entry.spec.ports.iter().enumerate().map(|(i, port)| ServicePort {
+        name: port_name(Some(&port.name), i, report),
         service_port: port.number,
         target_port: port.target_port.unwrap_or(port.number),
         app_protocol: app_protocol(&port.protocol),

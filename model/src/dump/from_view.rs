@@ -88,6 +88,7 @@ fn gateway(gateway: &GatewayAddress) -> GatewayDump {
 fn service(view: &View, s: &Service) -> ServiceDump {
     let name = s.key();
     let known = s.ports.iter().filter(|p| p.app_protocol != AppProtocol::Unknown);
+    let named = s.ports.iter().filter_map(|p| Some((p.service_port, p.name.clone()?)));
     let lb = &s.load_balancing;
     ServiceDump {
         name: s.name.clone(),
@@ -111,6 +112,7 @@ fn service(view: &View, s: &Service) -> ServiceDump {
         canonical: s.canonical,
         visibility: s.visibility,
         app_protocols: known.map(|p| (p.service_port, p.app_protocol)).collect(),
+        port_names: named.collect(),
         weighted_waypoints: s
             .weighted_waypoints
             .iter()

@@ -148,10 +148,15 @@ fn service(s: ServiceDump, path: &str) -> Result<Service, DumpError> {
     if s.ports.contains_key(&0) {
         return Err(DumpError::PortZero { path: format!("{path}.ports") });
     }
-    if let Some(port) = s.app_protocols.keys().find(|port| !s.ports.contains_key(port)) {
+    let unknown = |port: &&u16| !s.ports.contains_key(port);
+    if let Some(port) = s.app_protocols.keys().find(unknown) {
         return Err(DumpError::UnknownPort { path: format!("{path}.appProtocols"), port: *port });
     }
+    if let Some(port) = s.port_names.keys().find(unknown) {
+        return Err(DumpError::UnknownPort { path: format!("{path}.portNames"), port: *port });
+    }
     let ports = s.ports.iter().map(|(service_port, target_port)| ServicePort {
+        name: s.port_names.get(service_port).cloned(),
         service_port: *service_port,
         target_port: *target_port,
         app_protocol: s.app_protocols.get(service_port).copied().unwrap_or_default(),

@@ -6,10 +6,10 @@ use std::{net::IpAddr, sync::Arc};
 use weft_model::{
     Action, AppProtocol, ApplicationTunnel, Authorization, Change, Clause, Field, GatewayAddress,
     Health, HealthPolicy, Hostname, IpFamilies, LoadBalancing, Locality, Match, Mode, Namespace,
-    Network, NetworkAddress, NetworkCidr, NetworkMode, PolicyName, Ports, RoutingScope, Rule,
-    Scope, Service, ServiceAccountMatch, ServiceAccountName, ServiceName, ServicePort, StringMatch,
-    TrustDomain, TunnelProtocol, View, Visibility, WeightedWaypoint, Workload, WorkloadType,
-    WorkloadUid,
+    Network, NetworkAddress, NetworkCidr, NetworkMode, PolicyName, PortName, Ports, RoutingScope,
+    Rule, Scope, Service, ServiceAccountMatch, ServiceAccountName, ServiceName, ServicePort,
+    StringMatch, TrustDomain, TunnelProtocol, View, Visibility, WeightedWaypoint, Workload,
+    WorkloadType, WorkloadUid,
 };
 
 #[derive(Debug)]
@@ -189,6 +189,7 @@ impl Random {
             AppProtocol::Tls,
         ];
         let ports = self.ports().into_iter().map(|(service_port, target_port)| ServicePort {
+            name: self.once_in(2).then(|| PortName::new(self.pick(&["http", "grpc-web"])).unwrap()),
             service_port,
             target_port,
             app_protocol: self.pick(&protocols),

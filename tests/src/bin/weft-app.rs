@@ -47,12 +47,15 @@ enum App {
         #[arg(long, default_value = "")]
         from: String,
     },
-    /// Ask a name server for a name's IPv4 addresses and print them.
+    /// Ask a name server for a name's IPv4 addresses, or its ports, and print them.
     Resolve {
         #[arg(long)]
         server: SocketAddr,
         #[arg(long)]
         name: String,
+        /// Ask for SRV records.
+        #[arg(long)]
+        srv: bool,
     },
     /// Send one datagram and print the answer.
     Ask {
@@ -67,7 +70,8 @@ fn main() -> Result<()> {
     match App::parse() {
         App::Serve { port, name } => serve(port, &name),
         App::Loop { to, threads, marker, from } => hammer(to, threads, &Call { marker, from }),
-        App::Resolve { server, name } => resolve(server, &name),
+        App::Resolve { server, name, srv: false } => resolve(server, &name, 1),
+        App::Resolve { server, name, srv: true } => resolve(server, &name, 33),
         App::Ask { to, text } => ask(to, &text),
     }
 }
@@ -220,14 +224,14 @@ fn ask(to: SocketAddr, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// One question of type A; the answers' last four bytes are the addresses, as long as nothing else is answered.
-fn resolve(server: SocketAddr, name: &str) -> Result<()> {
+/// One question of this type. All answers are taken to have the name that was asked for.
+fn resolve(server: SocketAddr, name: &str, kind: u8) -> Result<()> {
     let mut query = vec![0x77, 0x65, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(u8::try_from(label.len()).context("a label is too long")?);
         query.extend_from_slice(label.as_bytes());
     }
-    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    query.extend_from_slice(&[0, 0, kind, 0, 1]);
     let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(&query, server)?;
@@ -236,12 +240,21 @@ fn resolve(server: SocketAddr, name: &str) -> Result<()> {
     let answer = answer.get(..length).unwrap_or_default();
     let code = answer.get(3).map_or(0, |flags| flags & 15);
     let count = answer.get(7).copied().unwrap_or_default();
-    // Each answer: a pointer to the name, type, class, lifetime, length, and four bytes of address.
-    let answers = answer.get(query.len()..).unwrap_or_default().chunks_exact(16).take(count.into());
-    let addresses: Vec<String> = answers
-        .filter_map(|answer| <[u8; 4]>::try_from(answer.get(12..)?).ok())
-        .map(|address| std::net::Ipv4Addr::from(address).to_string())
-        .collect();
-    println!("{from} code {code} {}", addresses.join(" "));
+    let mut rest = answer.get(query.len()..).unwrap_or_default();
+    let mut said = Vec::new();
+    for _ in 0..count {
+        // A pointer to the name, type, class, lifetime, length, data.
+        let length = *rest.get(11).context("the answer ends in a record")?;
+        let (record, next) =
+            rest.split_at_checked(12 + usize::from(length)).context("the answer ends in data")?;
+        rest = next;
+        said.push(match record.get(12..).unwrap_or_default() {
+            [a, b, c, d] => std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string(),
+            // Priority, weight, port, target.
+            [_, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]).to_string(),
+            other => format!("{other:02x?}"),
+        });
+    }
+    println!("{from} code {code} {}", said.join(" "));
     Ok(())
 }

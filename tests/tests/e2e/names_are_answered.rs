@@ -14,6 +14,8 @@ fn a_name_of_the_mesh_is_answered_in_the_resolver_s_name() -> Result<()> {
         |name: &str| mesh.client.says(&app, &["resolve", "--server", RESOLVER, "--name", name]);
     let name = "web.default.svc.cluster.local";
     assert_eq!(ask(name)?, format!("{RESOLVER} code 0 {}\n", mesh.vip()));
+    let named = ["resolve", "--srv", "--server", RESOLVER, "--name", &format!("_http._tcp.{name}")];
+    assert_eq!(mesh.client.says(&app, &named)?, format!("{RESOLVER} code 0 80\n"));
     mesh.lab.manifests().delete("service-web")?;
     wait_for("the name is gone", LONG, || {
         ask(name).is_ok_and(|a| !a.contains(mesh.vip())).then_some(())

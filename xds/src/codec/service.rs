@@ -2,7 +2,8 @@
 
 use weft_model::{
     AppProtocol, HealthPolicy, Hostname, Identity, IpFamilies, LoadBalancing, Mode, Namespace,
-    NetworkAddress, NetworkCidr, RoutingScope, Service, ServicePort, Visibility, WeightedWaypoint,
+    NetworkAddress, NetworkCidr, PortName, RoutingScope, Service, ServicePort, Visibility,
+    WeightedWaypoint,
 };
 
 use super::{
@@ -63,6 +64,10 @@ fn identities(names: &[String]) -> Vec<Identity> {
 
 fn port(m: &pb::Port) -> Result<ServicePort, Bad> {
     Ok(ServicePort {
+        name: match &*m.name {
+            "" => None,
+            name => Some(wire::name("ports.name", PortName::new(name))?),
+        },
         service_port: wire::port("ports.service_port", m.service_port)?,
         target_port: wire::port("ports.target_port", m.target_port)?,
         app_protocol: match wire::known("ports.app_protocol", m.app_protocol)? {
@@ -146,7 +151,7 @@ fn message(s: &Service) -> pb::Service {
         namespace: s.namespace.to_string(),
         hostname: s.hostname.to_string(),
         addresses: s.vips.iter().map(wire::address_message).chain(ranges).collect(),
-        ports: s.ports.iter().copied().map(port_message).collect(),
+        ports: s.ports.iter().map(port_message).collect(),
         subject_alt_names: s.subject_alt_names.iter().map(ToString::to_string).collect(),
         waypoint: s.waypoint.as_ref().map(wire::gateway_message),
         load_balancing: load_balancing_message(&s.load_balancing),
@@ -169,7 +174,7 @@ fn message(s: &Service) -> pb::Service {
     }
 }
 
-fn port_message(port: ServicePort) -> pb::Port {
+fn port_message(port: &ServicePort) -> pb::Port {
     pb::Port {
         service_port: port.service_port.into(),
         target_port: port.target_port.into(),
@@ -182,6 +187,7 @@ fn port_message(port: ServicePort) -> pb::Port {
             AppProtocol::Tls => pb::AppProtocol::Tls,
         }
         .into(),
+        name: port.name.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -132,7 +132,7 @@ fn a_workload_that_is_not_understood_is_refused_by_field_and_value() {
                         ports: vec![pb::Port {
                             service_port: 80,
                             target_port: 65536,
-                            app_protocol: 0,
+                            ..pb::Port::default()
                         }],
                     },
                 )]
@@ -195,10 +195,17 @@ fn a_service_that_is_not_understood_is_refused_by_field_and_value() {
         ),
         (
             pb::Service {
-                ports: vec![pb::Port { service_port: 80, target_port: 80, app_protocol: 6 }],
+                ports: vec![pb::Port { app_protocol: 6, ..pb::Port::default() }],
                 ..ok()
             },
             "ports.app_protocol: unknown value 6",
+        ),
+        (
+            pb::Service {
+                ports: vec![pb::Port { name: "Http".into(), ..pb::Port::default() }],
+                ..ok()
+            },
+            "ports.name: port name `Http` contains 'H'",
         ),
     ];
     for (message, expected) in table {

@@ -238,6 +238,7 @@ fn ports_message(ports: &Ports) -> pb::PortList {
         service_port: (*from).into(),
         target_port: (*to).into(),
         app_protocol: pb::AppProtocol::Unknown.into(),
+        name: String::new(),
     };
     pb::PortList { ports: ports.iter().map(port).collect() }
 }

@@ -354,7 +354,7 @@ pub struct PortList {
     #[prost(message, repeated, tag = "1")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Port {
     #[prost(uint32, tag = "1")]
     pub service_port: u32,
@@ -362,6 +362,9 @@ pub struct Port {
     pub target_port: u32,
     #[prost(enumeration = "AppProtocol", tag = "3")]
     pub app_protocol: i32,
+    /// Ours, far from the numbers that Istio takes next: peers that do not know it pass it over.
+    #[prost(string, tag = "100")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GatewayAddress {

@@ -28,6 +28,7 @@ pub(crate) fn web_service() -> Service {
     let mut service = Service::new("web", Namespace::new("shop").unwrap(), hostname);
     service.vips = vec![vip("10.1.0.1"), vip("fd00:1::1")];
     service.ports = vec![ServicePort {
+        name: None,
         service_port: 80,
         target_port: 8080,
         app_protocol: weft_model::AppProtocol::default(),

@@ -13,10 +13,10 @@ use hickory_proto::{
         rdata::{A, AAAA, CNAME, SOA, SRV},
     },
 };
-use weft_model::{Hostname, View};
+use weft_model::{Hostname, PortName, Service, ServicePort, View};
 
 use super::{
-    names::{Addresses, Asker, Found, candidates, find},
+    names::{Addresses, Asker, Found, candidates, find, of_families},
     wire,
 };
 use crate::telemetry::DnsTransport;
@@ -94,19 +94,21 @@ fn records(
     question: &Query,
     draw: u64,
 ) -> Option<Records> {
-    let full = Hostname::new(&question.name().to_ascii()).ok()?;
-    for candidate in candidates(&full, asker.namespace, zone.cluster_domain) {
+    let sought = Asked::of(question)?;
+    for candidate in candidates(&sought.place, asker.namespace, zone.cluster_domain) {
         let Some(found) = find(view, asker, &candidate) else { continue };
-        let owner = Name::from_ascii(format!("{candidate}.")).ok()?;
         let mut records = Records::default();
-        if candidate != full {
+        let mut owner = question.name().clone();
+        if candidate != sought.place {
+            owner = Name::from_ascii(format!("{}{candidate}.", sought.prefix())).ok()?;
             let alias = RData::CNAME(CNAME(owner.clone()));
             records.answers.push(Record::from_rdata(question.name().clone(), zone.ttl_s, alias));
         }
-        let owner = if candidate == full { question.name().clone() } else { owner };
         let before = records.answers.len();
         match question.query_type() {
-            RecordType::SRV => services(&mut records, &found, &owner, zone.ttl_s, draw)?,
+            RecordType::SRV => {
+                services(&mut records, &found, &owner, &sought.ports, zone.ttl_s, draw)?;
+            }
             kind => records.answers.extend(
                 turned(&found.addresses(), draw)
                     .map(|ip| address(&owner, zone.ttl_s, ip))
@@ -121,6 +123,65 @@ fn records(
         return Some(records);
     }
     None
+}
+
+/// What of which place is asked.
+struct Asked {
+    place: Hostname,
+    ports: Ports,
+}
+
+enum Ports {
+    Every,
+    /// `_http._tcp.web.shop…`: this one of `web.shop…` (RFC 2782).
+    Named(PortName),
+}
+
+impl Asked {
+    fn of(question: &Query) -> Option<Self> {
+        let name = Hostname::new(&question.name().to_ascii()).ok()?;
+        let named = match question.query_type() {
+            RecordType::SRV => name.as_str().strip_prefix('_').and_then(|n| n.split_once("._tcp.")),
+            _ => None,
+        };
+        Some(match named {
+            Some((port, place)) => Self {
+                place: Hostname::new(place).ok()?,
+                ports: Ports::Named(PortName::new(port).ok()?),
+            },
+            None => Self { place: name, ports: Ports::Every },
+        })
+    }
+
+    /// What stands before the place's name.
+    fn prefix(&self) -> String {
+        match &self.ports {
+            Ports::Every => String::new(),
+            Ports::Named(port) => format!("_{port}._tcp."),
+        }
+    }
+}
+
+impl Ports {
+    /// None where the service has no port of this name, or none whose name is known here: a stock control
+    /// plane tells none, and the cluster's own resolver knows better.
+    fn of<'a>(&self, service: &'a Service) -> Option<Vec<&'a ServicePort>> {
+        match self {
+            Self::Every => Some(service.ports.iter().collect()),
+            Self::Named(name) => {
+                let port = service.ports.iter().find(|port| port.name.as_ref() == Some(name))?;
+                Some(vec![port])
+            }
+        }
+    }
+
+    /// The name of the place whose ports `owner` names.
+    fn place(&self, owner: &Name) -> Name {
+        match self {
+            Self::Every => owner.clone(),
+            Self::Named(_) => owner.base_name().base_name(),
+        }
+    }
 }
 
 /// The list, begun at another place each time.
@@ -143,29 +204,35 @@ fn services(
     records: &mut Records,
     found: &Found<'_>,
     owner: &Name,
+    asked: &Ports,
     ttl_s: u32,
     draw: u64,
 ) -> Option<()> {
-    let mut add = |target: &Name, ports: &[u16], ips: &[IpAddr]| {
+    let place = asked.place(owner);
+    let mut add = |target: &Name, ports: &mut dyn Iterator<Item = u16>, ips: &[IpAddr]| {
         for port in ports {
-            let data = RData::SRV(SRV::new(0, 100, *port, target.clone()));
+            let data = RData::SRV(SRV::new(0, 100, port, target.clone()));
             records.answers.push(Record::from_rdata(owner.clone(), ttl_s, data));
         }
         records.additionals.extend(ips.iter().map(|ip| address(target, ttl_s, *ip)));
     };
     match found {
         Found::Service { service, addresses: Addresses::Vips(vips) } => {
-            let ports: Vec<_> = service.ports.iter().map(|p| p.service_port).collect();
-            add(owner, &ports, vips);
+            let ports = asked.of(service)?;
+            add(&place, &mut ports.iter().map(|p| p.service_port), vips);
         }
         Found::Service { service, addresses: Addresses::Endpoints(endpoints) } => {
-            let per_endpoint = service.ports.len().max(1);
-            for endpoint in turned(endpoints, draw).take(RECORDS_MAX / per_endpoint) {
-                let target = owner.prepend_label(endpoint.label().as_bytes()).ok()?;
-                add(&target, &endpoint.target_ports(service), &endpoint.workload.addresses);
+            let ports = asked.of(service)?;
+            for endpoint in turned(endpoints, draw).take(RECORDS_MAX / ports.len().max(1)) {
+                let target = place.prepend_label(endpoint.label().as_bytes()).ok()?;
+                let ips = of_families(&endpoint.workload.addresses, service.ip_families);
+                add(&target, &mut ports.iter().map(|p| endpoint.target_port(p)), &ips);
             }
         }
-        Found::Workload { .. } => {}
+        Found::Workload { .. } => match asked {
+            Ports::Every => {}
+            Ports::Named(_) => return None,
+        },
     }
     Some(())
 }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use weft_model::{
-    Endpoint, Health, HealthPolicy, Hostname, IpFamilies, Namespace, Network, Service, View,
-    Workload,
+    Endpoint, Health, HealthPolicy, Hostname, IpFamilies, Namespace, Network, Service, ServicePort,
+    View, Workload,
 };
 
 /// Who asks.
@@ -45,12 +45,9 @@ impl Target<'_> {
         self.workload.addresses.first().map(|ip| dashed(*ip)).unwrap_or_default()
     }
 
-    pub(super) fn target_ports(&self, service: &Service) -> Vec<u16> {
-        let target = |port: &weft_model::ServicePort| {
-            let own = self.endpoint.ports.get(&port.service_port).copied();
-            own.or(Some(port.target_port).filter(|p| *p != 0)).unwrap_or(port.service_port)
-        };
-        service.ports.iter().map(target).collect()
+    pub(super) fn target_port(&self, port: &ServicePort) -> u16 {
+        let own = self.endpoint.ports.get(&port.service_port).copied();
+        own.or(Some(port.target_port).filter(|p| *p != 0)).unwrap_or(port.service_port)
     }
 }
 
@@ -148,7 +145,7 @@ fn targets<'a>(view: &'a View, network: &Network, service: &'a Service) -> Vec<T
         .collect()
 }
 
-fn of_families(addresses: &[IpAddr], families: IpFamilies) -> Vec<IpAddr> {
+pub(super) fn of_families(addresses: &[IpAddr], families: IpFamilies) -> Vec<IpAddr> {
     let wanted = |ip: &IpAddr| match families {
         IpFamilies::Automatic | IpFamilies::Dual => true,
         IpFamilies::Ipv4Only => ip.is_ipv4(),

@@ -460,6 +460,7 @@ fn service(account: &str) -> Service {
     let mut service = Service::new(account, "shop".parse().expect("a name"), hostname);
     service.vips = vec![NetworkAddress::new(Network::default(), vip(account))];
     service.ports = vec![ServicePort {
+        name: None,
         service_port: PORT,
         target_port: PORT,
         app_protocol: weft_model::AppProtocol::Unknown,

@@ -135,9 +135,15 @@ fn service_port() -> impl Strategy<Value = ServicePort> {
         AppProtocol::Tcp,
         AppProtocol::Tls,
     ]);
-    (any::<u16>(), any::<u16>(), protocol).prop_map(|(service_port, target_port, app_protocol)| {
-        ServicePort { service_port, target_port, app_protocol }
-    })
+    let name = option::of("[a-z0-9-]{1,15}".prop_map(|name| PortName::new(&name).unwrap()));
+    (any::<u16>(), any::<u16>(), protocol, name).prop_map(
+        |(service_port, target_port, app_protocol, name)| ServicePort {
+            name,
+            service_port,
+            target_port,
+            app_protocol,
+        },
+    )
 }
 
 fn load_balancing() -> impl Strategy<Value = LoadBalancing> {

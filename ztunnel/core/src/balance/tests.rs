@@ -294,6 +294,7 @@ fn waypoint() -> Vec<Change> {
     wp.hostname = Hostname::new("wp.shop.svc.cluster.local").unwrap();
     wp.vips = vec![vip("10.1.0.2")];
     wp.ports = vec![weft_model::ServicePort {
+        name: None,
         service_port: 15008,
         target_port: 15008,
         app_protocol: weft_model::AppProtocol::default(),

@@ -4,7 +4,7 @@ use hickory_proto::op::ResponseCode;
 use proptest::prelude::*;
 use weft_model::{
     AppProtocol, Change, Health, HealthPolicy, IpFamilies, Namespace, Network, NetworkAddress,
-    Ports, Service, ServiceAccountName, ServicePort, Visibility, Workload, WorkloadUid,
+    Ports as ModelPorts, ServiceAccountName, Visibility, Workload, WorkloadUid,
 };
 
 use super::*;
@@ -20,11 +20,18 @@ fn service(ns: &str, hostname: &str, vips: &[&str]) -> Service {
     let mut service = Service::new(name, namespace(ns), Hostname::new(hostname).unwrap());
     let at = |ip: &&str| NetworkAddress::new(Network::default(), ip.parse().unwrap());
     service.vips = vips.iter().map(at).collect();
-    service.ports = vec![
-        ServicePort { service_port: 80, target_port: 8080, app_protocol: AppProtocol::default() },
-        ServicePort { service_port: 443, target_port: 0, app_protocol: AppProtocol::default() },
-    ];
+    service.ports =
+        vec![port(Some("http"), 80, 8080), port(Some("https"), 443, 0), port(None, 7000, 7000)];
     service
+}
+
+fn port(name: Option<&str>, service_port: u16, target_port: u16) -> ServicePort {
+    ServicePort {
+        name: name.map(|name| PortName::new(name).unwrap()),
+        service_port,
+        target_port,
+        app_protocol: AppProtocol::default(),
+    }
 }
 
 fn pod(name: &str, addresses: &[&str], of: &[&Service]) -> Workload {
@@ -33,7 +40,7 @@ fn pod(name: &str, addresses: &[&str], of: &[&Service]) -> Workload {
     let mut pod = Workload::new(uid, name, namespace("shop"), account);
     pod.addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     pod.services =
-        of.iter().map(|s| (s.key(), Ports::from([(443, 8443)]))).collect::<BTreeMap<_, _>>();
+        of.iter().map(|s| (s.key(), ModelPorts::from([(443, 8443)]))).collect::<BTreeMap<_, _>>();
     pod
 }
 
@@ -180,7 +187,7 @@ fn srv_names_ports_and_where_they_are() {
     let name = "web.shop.svc.cluster.local.";
     assert_eq!(
         reply.answers.iter().map(text).collect::<Vec<_>>(),
-        [format!("{name} SRV 0 100 80 {name}"), format!("{name} SRV 0 100 443 {name}"),]
+        [80, 443, 7000].map(|port| format!("{name} SRV 0 100 {port} {name}"))
     );
     assert_eq!(
         reply.additionals.iter().map(text).collect::<Vec<_>>(),
@@ -192,11 +199,72 @@ fn srv_names_ports_and_where_they_are() {
         [
             "db.shop.svc.cluster.local. SRV 0 100 8080 db-0.db.shop.svc.cluster.local.",
             "db.shop.svc.cluster.local. SRV 0 100 8443 db-0.db.shop.svc.cluster.local.",
+            "db.shop.svc.cluster.local. SRV 0 100 7000 db-0.db.shop.svc.cluster.local.",
         ]
     );
     assert_eq!(reply.additionals.len(), 2);
-    // The View does not know the names of ports; the cluster's own resolver does.
-    assert_eq!(answers("_http._tcp.web.shop.svc.cluster.local.", RecordType::SRV), None);
+}
+
+#[test]
+fn srv_of_a_named_port_is_that_port_and_where_it_is() {
+    let web = "web.shop.svc.cluster.local.";
+    let asked = format!("_HTTPS._tcp.{web}");
+    let reply = ask_from("shop", &asked, RecordType::SRV).unwrap();
+    let said = |records: &[Record]| records.iter().map(text).collect::<Vec<_>>();
+    assert_eq!(said(&reply.answers), [format!("{asked} SRV 0 100 443 {web}")]);
+    assert_eq!(said(&reply.additionals), [format!("{web} A 10.96.0.1")]);
+    let searched = format!("{asked}svc.cluster.local.");
+    assert_eq!(
+        answers(&searched, RecordType::SRV).unwrap(),
+        [
+            format!("{searched} CNAME _https._tcp.{web}"),
+            format!("_https._tcp.{web} SRV 0 100 443 {web}")
+        ]
+    );
+    assert_eq!(answers(&asked, RecordType::A), None, "a port has no address");
+}
+
+#[test]
+fn srv_of_a_named_port_of_a_service_without_address_is_one_for_each_pod() {
+    let db = service("shop", "db.shop.svc.cluster.local", &[]);
+    let mut view = mesh();
+    view.apply(Change::Workload(pod("db-2", &["10.0.0.3"], &[&db]).into()));
+    let asked = "_https._tcp.db.shop.svc.cluster.local.";
+    let bytes = query(asked, RecordType::SRV).to_vec().unwrap();
+    let Decision::Answer(bytes) = decide_in(&view, "shop", &bytes, DnsTransport::Udp) else {
+        panic!("not answered")
+    };
+    let reply = Message::from_vec(&bytes).unwrap();
+    let said = |records: &[Record]| {
+        let mut said: Vec<_> = records.iter().map(text).collect();
+        said.sort();
+        said
+    };
+    let of = |pod: &str| format!("db-{pod}.db.shop.svc.cluster.local.");
+    assert_eq!(
+        said(&reply.answers),
+        ["0", "2"].map(|pod| format!("{asked} SRV 0 100 8443 {}", of(pod)))
+    );
+    assert_eq!(
+        said(&reply.additionals),
+        [("0", "A 10.0.0.1"), ("0", "AAAA fd00::1:1"), ("2", "A 10.0.0.3")]
+            .map(|(pod, ip)| format!("{} {ip}", of(pod)))
+    );
+}
+
+#[test]
+fn srv_of_a_port_that_is_not_known_by_that_name_is_forwarded() {
+    for name in [
+        "_grpc._tcp.web.shop.svc.cluster.local.",
+        "_https._udp.web.shop.svc.cluster.local.",
+        "https._tcp.web.shop.svc.cluster.local.",
+        "_https._tcp.db-0.db.shop.svc.cluster.local.",
+        "_https._tcp.vm.corp.example.",
+        "_https._tcp.",
+        "_._tcp.web.shop.svc.cluster.local.",
+    ] {
+        assert_eq!(answers(name, RecordType::SRV), None, "{name}");
+    }
 }
 
 #[test]
@@ -290,7 +358,8 @@ fn an_answer_is_never_answered() {
 }
 
 fn crowd(endpoints: u32) -> View {
-    let db = service("shop", "db.shop.svc.cluster.local", &[]);
+    let mut db = service("shop", "db.shop.svc.cluster.local", &[]);
+    db.ports.truncate(2);
     let pods = (0..endpoints).map(|n| {
         let ip = std::net::Ipv4Addr::from(0x0a01_0000 + n).to_string();
         Change::Workload(pod(&format!("db-{n}"), &[&ip], &[&db]).into())
