@@ -12,6 +12,7 @@
 
 mod dump;
 mod guard;
+mod heap;
 mod http;
 mod profile;
 mod routes;

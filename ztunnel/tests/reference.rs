@@ -23,6 +23,19 @@ fn code(text: &str) -> String {
     if text.is_empty() { "none".to_owned() } else { format!("`{}`", cell(text)) }
 }
 
+/// How the profiles of the admin address are taken.
+const PROFILES: &str = "\
+## Profiles
+
+`/debug/pprof/profile?seconds=10` at the admin address is where the processor's time goes, `/debug/pprof/heap?seconds=10` what was allocated in that time and is still held.
+Both are in pprof's format, with the functions' names: `go tool pprof`, or any viewer of it.
+Nothing is sampled until it is asked for.
+To see what is held for longer: `POST /debug/pprof/heap/profiling?activate=true`, then `/debug/pprof/heap` at any time, which answers at once; `?activate=false` ends it.
+From the very start: the environment variable `MALLOC_CONF=prof:true,prof_active:true`.
+One in 512 KiB of what is allocated is kept with its stack.
+The profile is written to a temporary file first, so `TMPDIR` must be a folder that the proxy may write to.
+";
+
 #[test]
 fn the_configuration_page_has_every_field_as_it_is() {
     let mut page = "# Configuration of the node proxy\n\n\
@@ -67,6 +80,8 @@ fn the_configuration_page_has_every_field_as_it_is() {
     }
     page += "\n`TERMINATION_GRACE_PERIOD_SECONDS` is the kubelet's grace in seconds: \
         `timeouts.drain` becomes 5 s less, or 1 s less where it is 10 s or shorter.\n";
+    page += "\n";
+    page += PROFILES;
     check("configuration.md", &page);
 }
 

@@ -1,7 +1,6 @@
-//! Where the processor's time and the memory go.
+//! Where the processor's time goes.
 
 use std::{
-    fmt::Write,
     sync::atomic::{AtomicBool, Ordering::AcqRel},
     time::Duration,
 };
@@ -43,31 +42,4 @@ pub(super) async fn cpu(during: Duration, frequency: u32) -> Result<Vec<u8>, Pro
         .build()?;
     tokio::time::sleep(during).await;
     Ok(guard.report().build()?.pprof()?.encode_to_vec())
-}
-
-/// What jemalloc says of itself. A heap profile needs jemalloc built to record every allocation's stack,
-/// which slows all of them down, so it is not.
-pub(super) fn heap() -> String {
-    use tikv_jemalloc_ctl::{epoch, stats};
-    let mut text =
-        "a heap profile cannot be given: jemalloc was built without profiling\n".to_owned();
-    if epoch::advance().is_err() {
-        text.push_str("jemalloc's statistics cannot be read either\n");
-        return text;
-    }
-    for (name, value) in [
-        ("allocated by the program", stats::allocated::read()),
-        ("in pages with anything allocated", stats::active::read()),
-        ("resident", stats::resident::read()),
-        ("mapped", stats::mapped::read()),
-        ("kept from the system for later", stats::retained::read()),
-        ("jemalloc's own", stats::metadata::read()),
-    ] {
-        // Writing to a String cannot fail.
-        let _ = match value {
-            Ok(bytes) => writeln!(text, "{bytes:>14} bytes {name}"),
-            Err(error) => writeln!(text, "{name}: {error}"),
-        };
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use hyper::{Method, Request, StatusCode, Uri, body::Incoming, header};
 
 use super::{
-    Service, guard,
+    Service, guard, heap,
     http::{Reply, reply, text},
     profile,
 };
@@ -18,7 +18,8 @@ const INDEX: &str = "<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>\
 <li><a href=\"config\">config</a>: the settings in use\
 <li>logging: POST ?level=info, ?level=scope:debug or ?reset\
 <li><a href=\"debug/pprof/profile\">debug/pprof/profile</a>?seconds=10&amp;frequency=100\
-<li><a href=\"debug/pprof/heap\">debug/pprof/heap</a>\
+<li><a href=\"debug/pprof/heap\">debug/pprof/heap</a>?seconds=10\
+<li>debug/pprof/heap/profiling: POST ?activate=true or ?activate=false\
 <li>quitquitquit: POST</ul>";
 
 pub(super) async fn admin(service: Arc<Service>, request: Request<Incoming>) -> Reply {
@@ -31,9 +32,8 @@ pub(super) async fn admin(service: Arc<Service>, request: Request<Incoming>) -> 
         ("/config_dump", Asks::ToRead) => config_dump(&service).await,
         ("/config", Asks::ToRead) => json(&service.config),
         ("/debug/pprof/profile", Asks::ToRead) => cpu(uri).await,
-        ("/debug/pprof/heap", Asks::ToRead) | ("/debug/pprof/heap/profiling", Asks::ToChange) => {
-            text(StatusCode::NOT_IMPLEMENTED, profile::heap())
-        }
+        ("/debug/pprof/heap", Asks::ToRead) => held(uri).await,
+        ("/debug/pprof/heap/profiling", Asks::ToChange) => sampling(uri),
         ("/logging", Asks::ToChange) => logging(&service, uri),
         ("/quitquitquit", Asks::ToChange) => {
             tracing::info!("asked to stop over the admin address");
@@ -147,16 +147,8 @@ fn logging(service: &Service, uri: &Uri) -> Reply {
 }
 
 async fn cpu(uri: &Uri) -> Reply {
-    let number = |name, default: u32, range: std::ops::RangeInclusive<u32>| {
-        let Some(text) = parameter(uri, name) else { return Ok(default) };
-        let parsed = text.parse().ok().filter(|n| range.contains(n));
-        let (low, high) = (range.start(), range.end());
-        parsed.ok_or_else(|| {
-            format!("{name} = `{}` is not a number of {low} to {high}\n", text.escape_debug())
-        })
-    };
-    let asked =
-        number("seconds", 10, 1..=60).and_then(|s| Ok((s, number("frequency", 100, 1..=1000)?)));
+    let asked = number(uri, "seconds", 10, 1..=60)
+        .and_then(|s| Ok((s, number(uri, "frequency", 100, 1..=1000)?)));
     let (seconds, frequency) = match asked {
         Ok(asked) => asked,
         Err(error) => return text(StatusCode::BAD_REQUEST, error),
@@ -168,6 +160,48 @@ async fn cpu(uri: &Uri) -> Reply {
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+async fn held(uri: &Uri) -> Reply {
+    match number(uri, "seconds", 10, 1..=600) {
+        Ok(seconds) => match heap::profile(Duration::from_secs(seconds.into())).await {
+            Ok(body) => reply(StatusCode::OK, "application/octet-stream", body),
+            Err(error) => unsampled(&error),
+        },
+        Err(error) => text(StatusCode::BAD_REQUEST, error),
+    }
+}
+
+fn sampling(uri: &Uri) -> Reply {
+    let changed = match parameter(uri, "activate").as_deref() {
+        Some("true") => heap::keep_sampling().map(|()| "allocations are sampled\n"),
+        Some("false") => heap::stop_sampling().map(|()| "allocations are not sampled\n"),
+        Some(_) | None => return text(StatusCode::BAD_REQUEST, "activate is not true or false\n"),
+    };
+    changed.map_or_else(|error| unsampled(&error), |said| text(StatusCode::OK, said))
+}
+
+fn unsampled(error: &heap::HeapError) -> Reply {
+    let status = match error {
+        heap::HeapError::Off => StatusCode::NOT_IMPLEMENTED,
+        heap::HeapError::Busy => StatusCode::CONFLICT,
+        heap::HeapError::Refused(_) | heap::HeapError::Dump(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    text(status, format!("{error}\n"))
+}
+
+fn number(
+    uri: &Uri,
+    name: &str,
+    default: u32,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<u32, String> {
+    let Some(text) = parameter(uri, name) else { return Ok(default) };
+    let parsed = text.parse().ok().filter(|n| range.contains(n));
+    let (low, high) = (range.start(), range.end());
+    parsed.ok_or_else(|| {
+        format!("{name} = `{}` is not a number of {low} to {high}\n", text.escape_debug())
+    })
 }
 
 /// A parameter of the query, percent-decoded; without `=` it is empty.

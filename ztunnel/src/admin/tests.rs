@@ -190,7 +190,7 @@ async fn no_answer_holds_a_private_key() {
     let inner: String = key.lines().filter(|l| !l.starts_with("-----")).collect();
     assert!(inner.len() > 64);
     let mut seen = String::new();
-    for path in ["/", "/config_dump", "/config", "/debug/pprof/heap", "/logging"] {
+    for path in ["/", "/config_dump", "/config", "/debug/pprof/heap?seconds=0", "/logging"] {
         seen += &get(lab.admin, path).await.1;
     }
     for path in ["/logging", "/logging?level=debug", "/debug/pprof/heap/profiling"] {
@@ -300,9 +300,17 @@ async fn a_profile_is_taken_in_pprofs_form_and_bad_numbers_are_named() {
     use pprof::protos::{Message, Profile};
     let lab = lab(8).await;
     let to = lab.admin;
+    let body = bytes(to, "/debug/pprof/profile?seconds=1&frequency=50").await;
+    Profile::decode(&*body).unwrap();
+    let (status, body) = get(to, "/debug/pprof/profile?seconds=0").await;
+    assert_eq!((status, &*body), (400, "seconds = `0` is not a number of 1 to 60\n"));
+}
+
+/// The body of a page that is no text.
+async fn bytes(to: SocketAddr, path: &str) -> Vec<u8> {
     let work = async {
         let mut stream = TcpStream::connect(to).await.unwrap();
-        let head = "GET /debug/pprof/profile?seconds=1&frequency=50 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
@@ -311,12 +319,52 @@ async fn a_profile_is_taken_in_pprofs_form_and_bad_numbers_are_named() {
     let answer = timeout(WITHIN, work).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     let body = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-    Profile::decode(&answer[body..]).unwrap();
-    let (status, body) = get(to, "/debug/pprof/profile?seconds=0").await;
-    assert_eq!((status, &*body), (400, "seconds = `0` is not a number of 1 to 60\n"));
-    let (status, body) = get(to, "/debug/pprof/heap").await;
-    assert_eq!(status, 501);
-    assert!(body.starts_with("a heap profile cannot be given: "), "{body}");
+    answer[body..].to_vec()
+}
+
+#[inline(never)]
+fn hold_memory_for_the_profile() -> Vec<Vec<u8>> {
+    (1..17).map(|n| vec![n; 1 << 20]).collect()
+}
+
+/// Both ways in one test: the sampling is the whole process's.
+#[tokio::test]
+async fn a_heap_profile_names_who_holds_memory_and_nothing_is_sampled_unasked() {
+    use std::io::Read;
+
+    use pprof::protos::{Message, Profile};
+    let lab = lab(8).await;
+    let to = lab.admin;
+    let held_by = |gzip: &[u8]| {
+        let mut raw = Vec::new();
+        flate2::read::GzDecoder::new(gzip).read_to_end(&mut raw).unwrap();
+        let profile = Profile::decode(&*raw).unwrap();
+        let is_ours = |name: &String| name.contains("hold_memory_for_the_profile");
+        (profile.string_table.iter().any(is_ours), profile.sample.len())
+    };
+    let stop = Arc::new(AtomicUsize::new(0));
+    let stopped = stop.clone();
+    let holder = std::thread::spawn(move || {
+        let mut held = hold_memory_for_the_profile();
+        while stopped.load(SeqCst) == 0 {
+            held = hold_memory_for_the_profile();
+        }
+        held.len()
+    });
+    let profile = bytes(to, "/debug/pprof/heap?seconds=2").await;
+    stop.store(1, SeqCst);
+    holder.join().unwrap();
+    assert!(held_by(&profile).0, "{:?}", held_by(&profile));
+
+    assert_eq!(post(to, "/debug/pprof/heap/profiling?activate=true").await.0, 200);
+    let held = hold_memory_for_the_profile();
+    assert!(held_by(&bytes(to, "/debug/pprof/heap").await).0);
+    drop(held);
+    assert_eq!(post(to, "/debug/pprof/heap/profiling?activate=false").await.0, 200);
+    assert!(!held_by(&bytes(to, "/debug/pprof/heap?seconds=1").await).0, "forgotten");
+    assert_eq!(post(to, "/debug/pprof/heap/profiling?activate=yes").await.0, 400);
+    let (status, body) = get(to, "/debug/pprof/heap?seconds=601").await;
+    assert_eq!((status, &*body), (400, "seconds = `601` is not a number of 1 to 600\n"));
 }
 
 #[tokio::test]
