@@ -119,17 +119,17 @@ impl<S: Sockets> Attempt<'_, S> {
     ) -> Result<Server<S>, Failure> {
         match hop {
             Hop::Plaintext { to } => {
-                let stream = self.pod.connect(self.address(&to).await?).await?;
+                let stream = self.pod.connect(self.address(&to, parties).await?).await?;
                 Ok(Server::Plain(stream, counted))
             }
             Hop::Hbone { carrier: Carrier::Tcp, via, authority, expect } => {
-                let via = self.address(&via).await?;
+                let via = self.address(&via, parties).await?;
                 let uid = endpoint.uid().cloned();
                 let stream = self.tunnel(uid, via, &authority, expect, parties).await?;
                 Ok(Server::Tunnel(stream, counted))
             }
             Hop::Nested { via, authority, expect_gateway, expect } => {
-                let via = self.address(&via).await?;
+                let via = self.address(&via, parties).await?;
                 let uid = endpoint.uid().cloned();
                 let outer = self.tunnel(uid, via, &authority, expect_gateway, parties).await?;
                 let stream = self.nested(outer, via, &authority, &expect, parties).await?;
@@ -142,10 +142,13 @@ impl<S: Sockets> Attempt<'_, S> {
         }
     }
 
-    async fn address(&self, reach: &Reach) -> Result<SocketAddr, Failure> {
+    async fn address(&self, reach: &Reach, parties: &Parties) -> Result<SocketAddr, Failure> {
         match reach {
             Reach::At(address) => Ok(address.0),
-            Reach::Named { hostname, families, port } => resolve(hostname, *port, *families).await,
+            Reach::Named { hostname, families, port } => {
+                self.pod.shared.outcomes.looked_up(&parties.source, hostname);
+                resolve(hostname, *port, *families).await
+            }
         }
     }
 

@@ -4,7 +4,10 @@ use std::{error::Error, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use rustls::CertificateError;
 use tokio::time::Instant;
-use ztunnel_core::{Carried, Carrier, Direction, End, Failure, Finish, Outcome, Parties, Refusal};
+use weft_model::Hostname;
+use ztunnel_core::{
+    Carried, Carrier, Direction, End, Failure, Finish, Outcome, Parties, Refusal, Side,
+};
 
 use crate::{
     relay,
@@ -18,6 +21,9 @@ pub trait Outcomes {
 
     /// A tunnel is ready for streams, so long after its connection was.
     fn handshake(&self, side: TunnelSide, took: Duration);
+
+    /// A name that an endpoint is known by is looked up for a connection of `source`.
+    fn looked_up(&self, source: &Side, hostname: &Hostname);
 
     /// Both ends are connected. `original` is what was asked for; `pod` is the node agent's uid.
     fn opened(
@@ -39,6 +45,10 @@ impl Outcomes for Recorder {
 
     fn handshake(&self, side: TunnelSide, took: Duration) {
         Self::handshake(self, Carrier::Tcp, side, took);
+    }
+
+    fn looked_up(&self, source: &Side, hostname: &Hostname) {
+        Self::looked_up(self, source, hostname);
     }
 
     fn opened(

@@ -21,8 +21,8 @@ use tokio::{
 };
 use weft_certs::{Authority, KeyPair, Svid};
 use weft_model::{
-    Change, Identity, Namespace, OriginalDst, ServiceAccountName, TrustDomain, TunnelProtocol,
-    View, Workload, WorkloadUid,
+    Change, Hostname, Identity, Namespace, OriginalDst, ServiceAccountName, TrustDomain,
+    TunnelProtocol, View, Workload, WorkloadUid,
 };
 use ztunnel::{
     config::{Limits, Tcp},
@@ -32,7 +32,7 @@ use ztunnel::{
     tunnel::hbone::Settings,
     worker::{Entrance, PodUid, Shared, Svids, Worker},
 };
-use ztunnel_core::{Bind, Direction, Failure, Outcome, Parties};
+use ztunnel_core::{Bind, Direction, Failure, Outcome, Parties, Side};
 
 /// How long anything in a test may take before it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -102,10 +102,15 @@ impl Sockets for Loopback {
     }
 }
 
+/// For which workload, and which name.
+pub(crate) type LookedUp = (Option<String>, Hostname);
+
 /// Outcomes as they come.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
     outcomes: Rc<RefCell<Vec<Outcome>>>,
+    /// Host names that were looked up.
+    pub(crate) names: Rc<RefCell<Vec<LookedUp>>>,
     more: Rc<Notify>,
 }
 
@@ -128,6 +133,11 @@ impl Outcomes for Seen {
     }
 
     fn handshake(&self, _: TunnelSide, _: Duration) {}
+
+    fn looked_up(&self, source: &Side, hostname: &Hostname) {
+        let workload = source.workload.as_ref().map(|w| w.name.to_string());
+        self.names.borrow_mut().push((workload, hostname.clone()));
+    }
 
     fn opened(
         &self,

@@ -7,6 +7,7 @@ mod credentials;
 mod deadlines;
 mod envoy;
 mod exhaustion;
+mod far;
 mod fixture;
 mod memory;
 mod policy;

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use ztunnel_core::{Carrier, Direction, End, Outcome, Parties};
+use weft_model::Hostname;
+use ztunnel_core::{Carrier, Direction, End, Outcome, Parties, Side};
 
 use super::{
     access,
@@ -115,6 +116,12 @@ impl Recorder {
             End::Failed(_) => self.failed(outcome),
         }
         access::ended(outcome);
+    }
+
+    /// A name that an endpoint is known by is looked up for a connection of `source`.
+    pub fn looked_up(&self, source: &Side, hostname: &Hostname) {
+        let cells = self.0.shard.cells(&traffic::on_demand_dns(source, hostname));
+        cells.add(self.0.shard.index, Id::OnDemandDns, 1);
     }
 
     fn failed(&self, outcome: &Outcome) {

@@ -180,7 +180,7 @@ impl Registry {
                 Family::Traffic => {
                     entry.cells.sum(Id::Opened.offset()) != entry.cells.sum(Id::Closed.offset())
                 }
-                Family::Failed | Family::Dns => false,
+                Family::Failed | Family::Dns | Family::OnDemandDns => false,
                 // Few, and gauges among them.
                 Family::Sockets
                 | Family::Handshake

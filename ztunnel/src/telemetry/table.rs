@@ -7,6 +7,7 @@ pub(super) enum Family {
     Traffic,
     /// As `Traffic`, with why.
     Failed,
+    OnDemandDns,
     Sockets,
     Handshake,
     Refused,
@@ -84,10 +85,24 @@ pub(super) const TRAFFIC: &[&str] = &[
     "destination_zone",
 ];
 
+/// Istio's labels of a name that was looked up for a source.
+pub(super) const ON_DEMAND_DNS: &[&str] = &[
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "hostname",
+];
+
 impl Family {
     pub(super) fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Traffic | Self::Failed => TRAFFIC,
+            Self::OnDemandDns => ON_DEMAND_DNS,
             Self::Sockets => &["reporter"],
             Self::Handshake => &["carrier", "side"],
             Self::Refused => &["reporter", "fault"],
@@ -159,6 +174,7 @@ table! {
     Received = counter(Traffic, "istio_tcp_received_bytes_total", "Bytes received: at the source from the server, at the destination from the client.");
     Sent = counter(Traffic, "istio_tcp_sent_bytes_total", "Bytes sent: at the source to the server, at the destination to the client.");
     Failed = counter(Failed, "istio_tcp_connections_failed_total", "TCP connections that failed, by response_flags.");
+    OnDemandDns = counter(OnDemandDns, "istio_on_demand_dns_total", "Endpoints known by host name only whose name was looked up for a connection.");
     SocketsOpen = gauge(Sockets, "istio_tcp_sockets_open", "Connections open.");
     Handshake = histogram(Handshake, "weft_tunnel_handshake_seconds", LATENCY, "From a connected socket to a tunnel that carries streams.");
     Refused = counter(Refused, "weft_connections_refused_total", "Connections refused before any byte was carried, by whose fault.");

@@ -174,6 +174,8 @@ fn record_everything(telemetry: &Telemetry) -> (Accepted, Live) {
     worker.ended(&refused());
     let failure = Failure::Connect { to: at("10.0.0.9:80"), error: "refused".to_owned() };
     worker.ended(&Outcome { end: End::Failed(failure), ..refused() });
+    worker
+        .looked_up(&parties(Direction::Outbound).source, &Hostname::new("db.example.com").unwrap());
     worker.handshake(Carrier::Tcp, TunnelSide::Client, Duration::from_millis(2));
     worker.handshake(Carrier::Tcp, TunnelSide::Server, Duration::from_millis(2));
     control.xds_message("type.googleapis.com/istio.workload.Address", 17);

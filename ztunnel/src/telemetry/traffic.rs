@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use weft_model::{Identity, Service, Workload};
+use weft_model::{Hostname, Identity, Service, Workload};
 use ztunnel_core::{Direction, Fault, Parties, ResponseFlag, Security, Side};
 
 use super::{
@@ -115,6 +115,23 @@ pub(super) fn key(family: Family, parties: &Parties, flag: ResponseFlag) -> Key 
         destination.zone,
     ];
     Key { family, labels: labels.into() }
+}
+
+/// The labels, in the order of `table::ON_DEMAND_DNS`.
+pub(super) fn on_demand_dns(source: &Side, hostname: &Hostname) -> Key {
+    let source = Labels::new(source);
+    let labels = [
+        source.workload,
+        source.service.clone(),
+        source.revision.clone(),
+        source.namespace,
+        source.principal,
+        source.service,
+        source.revision,
+        source.cluster,
+        label(hostname.as_str()),
+    ];
+    Key { family: Family::OnDemandDns, labels: labels.into() }
 }
 
 struct Labels {
