@@ -21,6 +21,7 @@ mod namespace;
 mod node;
 mod pod;
 mod process;
+mod sandbox;
 mod sweep;
 mod wait;
 
@@ -45,6 +46,7 @@ pub use namespace::Namespace;
 pub use node::Node;
 pub use pod::{Pod, PodSpec};
 pub use process::{Process, Signal, User};
+pub use sandbox::Sandbox;
 pub use sweep::sweep;
 pub use wait::{LONG, SHORT, wait_for};
 
@@ -58,13 +60,37 @@ const NODES: u8 = 4;
 
 /// What every part of one lab shares.
 #[derive(Debug)]
-struct Ground {
+pub(crate) struct Ground {
     prefix: String,
     dir: PathBuf,
     kept: AtomicBool,
 }
 
 impl Ground {
+    /// A prefix that nobody else has, and its folder.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        sweep::dead_labs();
+        let prefix =
+            format!("weft-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::named(&prefix)
+    }
+
+    /// This prefix; what an earlier one of the name left behind is removed first.
+    fn named(prefix: &str) -> Result<Arc<Self>> {
+        sweep(prefix);
+        let dir = std::env::temp_dir().join(prefix);
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        // The proxy is another user and passes through it.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
+        Ok(Arc::new(Self { prefix: prefix.to_owned(), dir, kept: AtomicBool::new(false) }))
+    }
+
+    /// Where files and logs are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Relaxed)
     }
@@ -104,22 +130,15 @@ pub struct Lab {
 impl Lab {
     /// A lab whose prefix nobody else has.
     pub fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        sweep::dead_labs();
-        let prefix =
-            format!("weft-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self::named(&prefix)
+        Self::on(Ground::new()?)
     }
 
     /// A lab of this prefix; what an earlier one of the name left behind is removed first.
     pub fn named(prefix: &str) -> Result<Self> {
-        sweep(prefix);
-        let dir = std::env::temp_dir().join(prefix);
-        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        // The proxy is another user and passes through it.
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
-        let ground =
-            Arc::new(Ground { prefix: prefix.to_owned(), dir, kept: AtomicBool::new(false) });
+        Self::on(Ground::named(prefix)?)
+    }
+
+    fn on(ground: Arc<Ground>) -> Result<Self> {
         let wire = Namespace::new(&ground, "wire")?;
         wire.ip("link add br0 type bridge
                  link set br0 up

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{LONG, Pod, Process, binary, wait_for};
+use super::{LONG, Process, Sandbox, binary, wait_for};
 
 /// What looping clients counted: each connection once.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,13 +35,13 @@ pub struct Loop {
     output: ChildStdout,
 }
 
-impl Pod {
+impl Sandbox {
     /// Starts `threads` clients that connect to an address, again and again, until [`Loop::stop`].
     pub fn hammer(&self, to: &str, threads: u8, marker: &str) -> Result<Loop> {
         self.hammer_for(to, threads, marker, "")
     }
 
-    /// As [`Pod::hammer`]; an answer must begin with `from`.
+    /// As [`Sandbox::hammer`]; an answer must begin with `from`.
     pub fn hammer_for(&self, to: &str, threads: u8, marker: &str, from: &str) -> Result<Loop> {
         // A log of its own: how many were answered is read from it.
         static NEXT: AtomicU32 = AtomicU32::new(0);

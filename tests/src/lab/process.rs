@@ -83,14 +83,7 @@ impl Place<'_> {
         program: &str,
         with: impl FnOnce(&mut Command),
     ) -> Result<Process> {
-        let log = self.ground.dir.join(format!("{name}.log"));
-        let open = || File::options().create(true).append(true).open(&log);
-        let file = open().with_context(|| format!("open {}", log.display()))?;
-        let mut command = self.command(program);
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        with(&mut command);
-        let child = command.spawn().with_context(|| format!("start {program}"))?;
-        Ok(Process { name: name.to_owned(), child, log, ground: self.ground.clone() })
+        Process::start(self.ground, name, self.command(program), with)
     }
 
     /// Runs a program to its end and returns what it wrote.
@@ -102,6 +95,22 @@ impl Place<'_> {
 }
 
 impl Process {
+    /// Starts a command with its output in `<name>.log` of the ground's folder; it may be given more by `with`.
+    pub(crate) fn start(
+        ground: &Arc<Ground>,
+        name: &str,
+        mut command: Command,
+        with: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let log = ground.dir.join(format!("{name}.log"));
+        let open = || File::options().create(true).append(true).open(&log);
+        let file = open().with_context(|| format!("open {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        with(&mut command);
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log, ground: ground.clone() })
+    }
+
     /// Its process id, as the host counts.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -10,10 +10,10 @@ pub fn sweep(prefix: &str) {
         cgroup::remove(&hierarchy.join(prefix));
     }
     let mine = format!("{prefix}-");
-    for name in names("/run/netns").iter().filter(|name| name.starts_with(&mine)) {
+    for name in names(Path::new("/run/netns")).iter().filter(|name| name.starts_with(&mine)) {
         let _ = Command::new("ip").args(["netns", "del", name]).status();
     }
-    for name in names("/sys/fs/bpf").iter().filter(|name| name.starts_with(&mine)) {
+    for name in names(Path::new("/sys/fs/bpf")).iter().filter(|name| name.starts_with(&mine)) {
         let _ = fs::remove_dir_all(Path::new("/sys/fs/bpf").join(name));
     }
     let _ = fs::remove_dir_all(std::env::temp_dir().join(prefix));
@@ -21,9 +21,9 @@ pub fn sweep(prefix: &str) {
 
 /// Sweeps labs whose process is no more.
 pub(super) fn dead_labs() {
-    let Ok(hierarchy) = cgroup::hierarchy() else { return };
-    let hierarchy = hierarchy.display().to_string();
-    for name in names("/run/netns").into_iter().chain(names(&hierarchy)) {
+    let cgroups = cgroup::hierarchy().map(|path| names(&path)).unwrap_or_default();
+    let namespaces = names(Path::new("/run/netns"));
+    for name in namespaces.into_iter().chain(cgroups).chain(names(&std::env::temp_dir())) {
         let mut parts = name.split('-');
         let (Some("weft"), Some(pid), Some(n)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
@@ -35,7 +35,7 @@ pub(super) fn dead_labs() {
     }
 }
 
-fn names(dir: &str) -> Vec<String> {
+fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

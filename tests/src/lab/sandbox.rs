@@ -1,0 +1,150 @@
+//! A pod's place on its node: a namespace with addresses, a cgroup, and programs that know nothing of the mesh.
+
+use std::{
+    fs,
+    process::{Output, Stdio},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Cgroup, Ground, LONG, Namespace, Node, Process, User, binary, process::Place, wait_for,
+};
+
+/// A namespace on a node's bridge, and a cgroup.
+#[derive(Debug)]
+pub struct Sandbox {
+    name: String,
+    v4: String,
+    v6: String,
+    cgroup: Cgroup,
+    namespace: Namespace,
+    ground: Arc<Ground>,
+}
+
+impl Node {
+    /// Makes a place with the `host`th address of this node; `id` is nobody else's in this lab.
+    pub(crate) fn sandbox(&self, name: &str, id: &str, host: u8) -> Result<Sandbox> {
+        let ground = self.ground().clone();
+        let index = self.index();
+        let namespace = Namespace::new(&ground, id)?;
+        // The kernel allows 15 characters.
+        let link: String = format!("v-{id}").chars().take(15).collect();
+        self.namespace().ip(&format!(
+            "link add {link} type veth peer name eth0 netns {}
+             link set {link} master br0 up",
+            namespace.name()
+        ))?;
+        let (v4, v6) = (format!("10.1.{index}.{host}"), format!("fd01:{index}::{host}"));
+        namespace.ip(&format!(
+            "link set eth0 up
+             addr add {v4}/24 dev eth0
+             addr add {v6}/64 dev eth0 nodad
+             route add default via 10.1.{index}.1
+             route add default via fd01:{index}::1"
+        ))?;
+        let cgroup = Cgroup::new(&ground, &format!("{}/pods/{id}", self.name()))?;
+        Ok(Sandbox { name: name.to_owned(), v4, v6, cgroup, namespace, ground })
+    }
+}
+
+impl Sandbox {
+    /// As it was called when it was made.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A shell command that runs another one in this pod, its cgroup included.
+    pub fn how_to_run(&self, command: &str) -> String {
+        let (cgroup, namespace) = (self.cgroup.path().display(), self.namespace.name());
+        format!("sh -c 'echo $$ > {cgroup}/cgroup.procs; exec ip netns exec {namespace} {command}'")
+    }
+
+    /// Its IPv4 address.
+    pub fn v4(&self) -> &str {
+        &self.v4
+    }
+
+    /// Its IPv6 address.
+    pub fn v6(&self) -> &str {
+        &self.v6
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Runs a program inside to its end.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<Output> {
+        self.place().output(program, args)
+    }
+
+    /// Runs a program inside to its end and returns what it printed. Errors: it failed.
+    pub fn says(&self, program: &str, args: &[&str]) -> Result<String> {
+        let output = self.run(program, args)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program} in {}: {}", self.name, error.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The body of a GET. Errors: what curl said.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        self.says("curl", &["-sS", "-m", "10", url]).with_context(|| format!("curl {url}"))
+    }
+
+    /// Starts a program inside; its output is `<pod>-<name>.log`.
+    pub fn start(&self, name: &str, program: &str, args: &[&str]) -> Result<Process> {
+        let name = format!("{}-{name}", self.name);
+        self.place().start(&name, program, |command| {
+            command.args(args);
+        })
+    }
+
+    /// The same, with a pipe to its standard input: [`Process::input`].
+    pub fn start_with_input(&self, name: &str, program: &str, args: &[&str]) -> Result<Process> {
+        let name = format!("{}-{name}", self.name);
+        self.place().start(&name, program, |command| {
+            command.args(args).stdin(Stdio::piped());
+        })
+    }
+
+    /// Starts our small server, which answers with this pod's name, and waits until it listens.
+    pub fn serve(&self, port: u16) -> Result<Process> {
+        let (program, port_arg) = (binary("weft-app")?, port.to_string());
+        let args = ["serve", "--port", &port_arg, "--name", &self.name];
+        self.serve_with(port, &program.to_string_lossy(), &args)
+    }
+
+    /// Starts any server and waits until it listens.
+    pub fn serve_with(&self, port: u16, program: &str, args: &[&str]) -> Result<Process> {
+        let server = self.start(&format!("serve-{port}"), program, args)?;
+        let listens = || self.listens(port).then_some(());
+        wait_for("the server listens", LONG, listens).with_context(|| server.log())?;
+        Ok(server)
+    }
+
+    /// Whether a TCP listener of this port is in the pod's namespace.
+    fn listens(&self, port: u16) -> bool {
+        let wanted = format!(":{port:04X} ");
+        let read = || {
+            let v4 = fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
+            v4 + &fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default()
+        };
+        let tables = self.namespace.enter(read).unwrap_or_default();
+        tables.lines().any(|line| line.contains(&wanted) && line.contains(" 0A "))
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            ground: &self.ground,
+            namespace: &self.namespace,
+            cgroup: &self.cgroup,
+            user: User::Root,
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.ground.is_kept()
+    }
+}
