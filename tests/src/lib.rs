@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   lab           nodes and pods as network namespaces, and the real binaries in them
+//!   kube          a real API server, and a small kubelet that runs pods in the lab
 //!   bench         load, its server, and the relay that is the floor of the comparison
 //!   bin/weft-demo the narrated tour: `cargo xtask demo`
 //!   bin/weft-app  small honest programs that know nothing of the mesh: a server, looping clients
@@ -14,4 +15,5 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod kube;
 pub mod lab;

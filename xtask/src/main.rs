@@ -15,10 +15,12 @@ mod demo;
 mod ebpf;
 mod envoy;
 mod fuzz;
+mod kube;
 mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod wheel;
 
 use std::{path::Path, process::ExitCode};
 
@@ -68,6 +70,12 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(fuzz) => fuzz.run(root),
         Command::Codegen(codegen) => codegen.run(root),
         Command::Ebpf => ebpf::build(root),
-        Command::Setup => setup::run_all().and_then(|()| envoy::fetch(root)),
+        Command::Setup => setup(root),
     }
+}
+
+fn setup(root: &Path) -> Result<()> {
+    setup::run_all()?;
+    envoy::fetch(root)?;
+    kube::build(root)
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    codegen, ebpf, envoy, fuzz, setup,
+    codegen, ebpf, envoy, fuzz, kube, setup,
     shell::{cargo, run},
     tidy,
 };
@@ -34,6 +34,8 @@ enum Lane {
     Fuzz,
     /// the mesh as a whole, between network namespaces (needs root)
     E2e,
+    /// the mesh on Kubernetes, with a real API server (needs root)
+    Kube,
 }
 
 impl Test {
@@ -86,7 +88,8 @@ impl Lane {
             Self::Codegen => codegen::Codegen { check: true }.run(root),
             Self::Unit => unit(root),
             Self::Fuzz => fuzz::Fuzz::default().run(root),
-            Self::E2e => e2e(root),
+            Self::E2e => lab(root, "e2e"),
+            Self::Kube => on_kubernetes(root),
         }
     }
 }
@@ -98,12 +101,18 @@ fn unit(root: &Path) -> Result<()> {
     run(cargo(root).args(["test", "--workspace", "--exclude", "weft-tests"]))
 }
 
-fn e2e(root: &Path) -> Result<()> {
+fn on_kubernetes(root: &Path) -> Result<()> {
+    kube::build(root)?;
+    lab(root, "kube")
+}
+
+/// Tests that run the binaries of the workspace between network namespaces.
+fn lab(root: &Path, tests: &str) -> Result<()> {
     setup::run_all()?;
     ebpf::build(root)?;
     run(cargo(root).args(["build", "--workspace", "--bins"]))?;
     let logs = root.join("target/lab-logs");
     println!("logs of each test are kept in {}", logs.display());
-    let mut tests = cargo(root);
-    run(tests.env("WEFT_LAB_LOGS", logs).args(["test", "--workspace", "--test", "e2e"]))
+    let test = ["test", "--workspace", "--test", tests];
+    run(cargo(root).env("WEFT_LAB_LOGS", logs).args(test))
 }

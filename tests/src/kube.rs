@@ -1,0 +1,24 @@
+//! A real Kubernetes API server on loopback, and what a test must be able to do to it.
+//!
+//! ```text
+//!   assets     etcd, kube-apiserver, kube-controller-manager, kubectl: built by xtask, or KUBEBUILDER_ASSETS
+//!   authority  the cluster's certificates and its key for tokens
+//!   cluster    the servers, started, paused, stopped, made to forget
+//!   objects    namespaces, service accounts, bound tokens, manifests
+//!   relay      the way to the API server, which can be held and cut: a half-open watch, a lost network
+//! ```
+//!
+//! Every cluster has a loopback address of its own, derived from the process id: clusters run side by side,
+//! and a restarted server never finds its port taken.
+
+mod assets;
+mod authority;
+mod cluster;
+mod objects;
+mod relay;
+mod wait;
+
+pub use cluster::Cluster;
+pub use objects::Account;
+pub use relay::Relay;
+pub use wait::eventually;

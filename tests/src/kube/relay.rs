@@ -1,0 +1,156 @@
+//! The way to the API server, which can be held and cut.
+//!
+//! Held, connections stay up and no byte passes, as when a firewall forgot them; cut, they end and none is made.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context, Result};
+
+/// A listener whose connections lead to another address; gone when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    gate: Arc<Gate>,
+    listener: Arc<TcpListener>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Open,
+    Held,
+    Cut,
+}
+
+#[derive(Debug)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    /// Both ends of every connection, to end them by.
+    streams: Vec<TcpStream>,
+}
+
+impl Relay {
+    /// Carries all that comes in by the listener, which may be of another namespace, to this address of ours.
+    pub(super) fn new(listener: TcpListener, to: SocketAddr) -> Result<Self> {
+        let address = listener.local_addr().context("find the relay's own address")?;
+        let state = Mutex::new(State { mode: Mode::Open, streams: Vec::new() });
+        let gate = Arc::new(Gate { state, changed: Condvar::new() });
+        let listener = Arc::new(listener);
+        let (gate2, listener2) = (gate.clone(), listener.clone());
+        let accepting = Some(thread::spawn(move || accept(&listener2, to, &gate2)));
+        Ok(Self { address, gate, listener, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets no byte pass any more, in either direction, and says nothing of it.
+    pub fn hold(&self) {
+        self.gate.turn(Mode::Held);
+    }
+
+    /// Ends every connection, and each new one at once.
+    pub fn cut(&self) {
+        self.gate.turn(Mode::Cut);
+    }
+
+    /// Lets everything pass again, also what was held.
+    pub fn open(&self) {
+        self.gate.turn(Mode::Open);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.cut();
+        // Wakes the accepting thread, which nothing else would.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+impl Gate {
+    fn turn(&self, mode: Mode) {
+        let mut state = self.lock();
+        state.mode = mode;
+        if mode == Mode::Cut {
+            for stream in state.streams.drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits while it is held; false when the connection is to end.
+    fn pass(&self) -> bool {
+        let mut state = self.lock();
+        while state.mode == Mode::Held {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.mode == Mode::Open
+    }
+
+    /// Both ends of a connection are noted, unless no connection is to be.
+    fn admit(&self, streams: [&TcpStream; 2]) -> bool {
+        let mut state = self.lock();
+        if state.mode == Mode::Cut {
+            return false;
+        }
+        state.streams.extend(streams.iter().filter_map(|stream| stream.try_clone().ok()));
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(listener: &TcpListener, to: SocketAddr, gate: &Arc<Gate>) {
+    for near in listener.incoming() {
+        let Ok(near) = near else { return };
+        // An API server that is not there refuses: so does the relay, by ending the connection.
+        let Ok(far) = TcpStream::connect(to) else { continue };
+        if !gate.admit([&near, &far]) {
+            continue;
+        }
+        let (Ok(near2), Ok(far2)) = (near.try_clone(), far.try_clone()) else { continue };
+        for (from, into) in [(near, far), (far2, near2)] {
+            let gate = gate.clone();
+            // Ends with its connection, which the gate's cut ends at the latest.
+            thread::spawn(move || carry(from, into, &gate));
+        }
+    }
+}
+
+fn carry(mut from: TcpStream, mut into: TcpStream, gate: &Gate) {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let read = match from.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Ok(read) if read > 0 => read,
+            _ => break,
+        };
+        if !gate.pass() || into.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
+            break;
+        }
+    }
+    // A held connection keeps its end to itself, too.
+    gate.pass();
+    let _ = into.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,3 @@
+//! On Kubernetes, with a real API server: one module a promise.
+
+mod the_api_server_itself;
