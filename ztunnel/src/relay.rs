@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 
 use crate::telemetry::{Bytecount, Carried};
 
@@ -88,12 +89,14 @@ pub async fn relay<C: End, S: End, R>(
     })
     .await;
     match ending {
-        Ending::Finished => {}
-        Ending::Broken { .. } | Ending::Revoked(_) => {
-            client.reset();
-            server.reset();
-        }
+        Ending::Finished => return ending,
+        // A reset takes back what a tunnel has not written yet: an answer that came just before it would be lost.
+        // The tunnel's task was woken by that answer, so it is ahead of this one in the queue.
+        Ending::Broken { .. } => yield_now().await,
+        Ending::Revoked(_) => {}
     }
+    client.reset();
+    server.reset();
     ending
 }
 

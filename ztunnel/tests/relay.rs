@@ -159,3 +159,37 @@ fn much_is_carried_whole_both_ways_at_once() {
         futures_util::future::join_all(both).await;
     });
 }
+
+/// All that comes before the connection breaks.
+async fn until_broken(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut part).await {
+            Ok(0) => panic!("it ended after {} bytes and was not broken", bytes.len()),
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
+            Err(_) => return bytes,
+        }
+    }
+}
+
+/// Answers without having read what was asked, and is gone: the kernel then resets the connection.
+async fn refuse(mut server: TcpStream, answer: &[u8]) {
+    server.peek(&mut [0]).await.unwrap();
+    server.write_all(answer).await.unwrap();
+}
+
+#[test]
+fn an_answer_is_heard_though_its_application_breaks_the_connection_at_once() {
+    run(async {
+        let (mesh, pod, _web) = Mesh::pair();
+        let app = mesh.serve_web().await;
+        let answer = pattern(3000);
+        for round in 0..50 {
+            let mut client = TcpStream::connect(pod.captured).await.unwrap();
+            let (server, _) = app.accept().await.unwrap();
+            client.write_all(b"hello").await.unwrap();
+            refuse(server, &answer).await;
+            assert!(until_broken(&mut client).await == answer, "round {round}");
+        }
+    });
+}
