@@ -1,6 +1,7 @@
 //! The certificate authority: one root, and the leaves that it signs.
 
 mod error;
+mod hierarchy;
 mod request;
 
 use std::{
@@ -14,15 +15,18 @@ use rcgen::{
     Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use weft_model::{Identity, TrustDomain};
+use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
 use crate::{
     bundle::{Bundle, BundleError},
     certificate::{self, shown},
     key::{KeyPair, uri_san},
+    node::NodeIdentity,
     time::{NOT_BEFORE_SKEW, from_asn1, since_epoch},
 };
 pub use error::{IssueError, LEAF_TTL, LEAF_TTL_MAX};
+pub use hierarchy::IssuingCa;
 use request::public_key;
 
 /// How long a root lives: Istio's own choice, so that nobody meets its end by surprise in a few years.
@@ -33,7 +37,7 @@ const ROOT_TTL: Duration = Duration::from_hours(10 * 365 * 24);
 pub struct ServerCertificate {
     /// Its private key.
     pub key: KeyPair,
-    /// Its certificate, PEM.
+    /// Its certificate and what leads from it to a root, PEM.
     pub certificate: String,
 }
 
@@ -45,7 +49,10 @@ pub struct ServerCertificate {
 pub struct Authority {
     trust_domain: TrustDomain,
     issuer: Issuer<'static, KeyPair>,
+    not_before: SystemTime,
     not_after: SystemTime,
+    /// What leads from its leaves to a root, PEM: nothing where it is the root.
+    chain: Vec<String>,
     bundle: Bundle,
 }
 
@@ -59,7 +66,8 @@ impl Authority {
         // Two roots of a trust domain must differ in name, or verifiers try the wrong one first.
         let id = hex(&params.key_identifier(&key), 8);
         params.distinguished_name.push(DnType::CommonName, format!("Weft root {id}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        // Below it: another root that it vouches for while they change, that one's issuing CA, and the leaves.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(IssueError::Sign)?;
         Self::from_pem(trust_domain, &certificate.pem(), &key.to_pem())
@@ -81,9 +89,10 @@ impl Authority {
         if parsed.public_key().raw != key.public_key_info() {
             return Err(IssueError::OtherKey { trust_domain: trust_domain.clone() });
         }
-        let not_after = from_asn1(parsed.validity().not_after);
+        let (not_before, not_after) = validity(&parsed);
         let issuer = Issuer::from_ca_cert_der(own, key).map_err(IssueError::Sign)?;
-        Ok(Self { trust_domain: trust_domain.clone(), issuer, not_after, bundle })
+        let (trust_domain, chain) = (trust_domain.clone(), Vec::new());
+        Ok(Self { trust_domain, issuer, not_before, not_after, chain, bundle })
     }
 
     /// The same authority, whose bundle holds `others` too.
@@ -104,7 +113,12 @@ impl Authority {
         &self.bundle
     }
 
-    /// Last instant of its root's validity.
+    /// First instant of its own certificate's validity.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    /// Last instant of its own certificate's validity.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
@@ -114,11 +128,11 @@ impl Authority {
         self.issuer.key().to_pem()
     }
 
-    /// Signs a leaf for `identity`: `[leaf, root bundle]`, each PEM.
+    /// Signs a leaf for `identity`: `[leaf, intermediates, root bundle]`, each PEM.
     ///
     /// Nothing is taken from the request but its public key, once its signature proves that the requester
-    /// holds the private key: names, extensions and attributes in it are not even looked at. The leaf
-    /// starts a minute before `now`, for peers whose clock is behind, and never outlives the root.
+    /// holds the private key. A request that names anybody else, or wants to be a CA, is refused. The leaf
+    /// starts a minute before `now`, for peers whose clock is behind, and never outlives its issuer.
     pub fn issue(
         &self,
         request_pem: &str,
@@ -126,14 +140,37 @@ impl Authority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, IssueError> {
-        if identity.trust_domain() != &self.trust_domain {
+        self.issue_for(request_pem, &identity.to_string(), identity.trust_domain(), ttl, now)
+    }
+
+    /// Signs a leaf for a node's proxy, in the same way. No workload accepts it.
+    pub fn issue_node(
+        &self,
+        request_pem: &str,
+        node: &NodeIdentity,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<String>, IssueError> {
+        self.issue_for(request_pem, &node.to_string(), node.trust_domain(), ttl, now)
+    }
+
+    fn issue_for(
+        &self,
+        request_pem: &str,
+        subject: &str,
+        domain: &TrustDomain,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<String>, IssueError> {
+        if domain != &self.trust_domain {
             let own = self.trust_domain.clone();
-            return Err(IssueError::ForeignTrustDomain { identity: identity.clone(), own });
+            return Err(IssueError::ForeignTrustDomain { subject: subject.to_owned(), own });
         }
-        let public_key = public_key(request_pem, identity)?;
-        let san = uri_san(identity).map_err(IssueError::Sign)?;
+        let public_key = public_key(request_pem, subject)?;
+        let san = uri_san(subject).map_err(IssueError::Sign)?;
         let leaf = self.leaf(&public_key, vec![san], ttl, now)?;
-        Ok(vec![leaf, self.bundle.to_pem()])
+        let above = self.chain.iter().cloned().chain([self.bundle.to_pem()]);
+        Ok(std::iter::once(leaf).chain(above).collect())
     }
 
     /// Signs a certificate for a server that is reached by DNS names and IP addresses.
@@ -151,7 +188,7 @@ impl Authority {
             trust_domain: self.trust_domain.clone(),
             source,
         })?;
-        let certificate = self.leaf(&key, sans, ttl, now)?;
+        let certificate = self.leaf(&key, sans, ttl, now)? + &self.chain.concat();
         Ok(ServerCertificate { key, certificate })
     }
 
@@ -188,6 +225,11 @@ impl fmt::Debug for Authority {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
+}
+
+fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+    let validity = certificate.validity();
+    (from_asn1(validity.not_before), from_asn1(validity.not_after))
 }
 
 fn parameters(now: SystemTime, not_after: SystemTime) -> Result<CertificateParams, IssueError> {

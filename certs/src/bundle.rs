@@ -88,6 +88,14 @@ impl Bundle {
         Self::from_certificates([self.certificates(), other.certificates()].concat())
     }
 
+    /// What tells it from any bundle with other roots, in hexadecimal. Their order does not count.
+    pub fn fingerprint(&self) -> String {
+        let mut roots: Vec<&[u8]> = self.certificates().iter().map(AsRef::as_ref).collect();
+        roots.sort_unstable();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &roots.concat());
+        digest.as_ref().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
     /// The roots that are valid at `now`. A path validator never looks at an anchor's own dates.
     pub(crate) fn anchors(&self, now: SystemTime) -> Cow<'_, [TrustAnchor<'static>]> {
         let valid =

@@ -53,11 +53,11 @@ pub enum CertificateError {
     },
     /// X509-SVID 4.3: a leaf may sign handshakes, and no certificates.
     #[error(
-        "certificate of {identity} has key usage {found}, which must have digitalSignature and neither keyCertSign nor cRLSign"
+        "certificate of {subject} has key usage {found}, which must have digitalSignature and neither keyCertSign nor cRLSign"
     )]
     KeyUsage {
         /// Whose.
-        identity: Identity,
+        subject: String,
         /// What it may do.
         found: String,
     },
@@ -77,15 +77,11 @@ impl Leaf {
     /// Reads a leaf. It proves nothing: the signature and the times are [`crate::verify()`]'s concern.
     pub fn from_der(der: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let certificate = parse(der)?;
-        let names = names(&certificate)?;
-        if certificate.basic_constraints().map_err(malformed)?.is_some_and(|c| c.value.ca) {
-            return Err(CertificateError::CaAsLeaf {
-                subject: shown(&certificate.subject().to_string()),
-                san: shown_names(&names),
-            });
-        }
-        let identity = identity(&names)?;
-        check_key_usage(&certificate, &identity)?;
+        let uri = subject(&certificate)?;
+        let identity = uri
+            .parse()
+            .map_err(|source| CertificateError::NotAnIdentity { san: shown(&uri), source })?;
+        check_key_usage(&certificate, &uri)?;
         let validity = certificate.validity();
         Ok(Self {
             identity,
@@ -175,9 +171,17 @@ fn names<'a>(
     }
 }
 
-fn identity(names: &[GeneralName<'_>]) -> Result<Identity, CertificateError> {
+/// The one URI that a leaf names.
+pub(crate) fn subject(certificate: &X509Certificate<'_>) -> Result<String, CertificateError> {
+    let names = names(certificate)?;
+    if certificate.basic_constraints().map_err(malformed)?.is_some_and(|c| c.value.ca) {
+        return Err(CertificateError::CaAsLeaf {
+            subject: shown(&certificate.subject().to_string()),
+            san: shown_names(&names),
+        });
+    }
     let mut uris = Vec::new();
-    for name in names {
+    for name in &names {
         match name {
             GeneralName::URI(uri) => uris.push(*uri),
             // A name that cannot be read could be a second URI.
@@ -188,20 +192,20 @@ fn identity(names: &[GeneralName<'_>]) -> Result<Identity, CertificateError> {
         }
     }
     match uris.as_slice() {
-        [] => Err(CertificateError::NoUriSan { found: shown_names(names) }),
-        [uri] => uri
-            .parse()
-            .map_err(|source| CertificateError::NotAnIdentity { san: shown(uri), source }),
-        _ => Err(CertificateError::SeveralUriSans { count: uris.len(), found: shown_names(names) }),
+        [] => Err(CertificateError::NoUriSan { found: shown_names(&names) }),
+        [uri] => Ok((*uri).to_owned()),
+        _ => {
+            Err(CertificateError::SeveralUriSans { count: uris.len(), found: shown_names(&names) })
+        }
     }
 }
 
-fn check_key_usage(
+pub(crate) fn check_key_usage(
     certificate: &X509Certificate<'_>,
-    identity: &Identity,
+    subject: &str,
 ) -> Result<(), CertificateError> {
     let refused =
-        |found: String| Err(CertificateError::KeyUsage { identity: identity.clone(), found });
+        |found: String| Err(CertificateError::KeyUsage { subject: shown(subject), found });
     match certificate.key_usage().map_err(malformed)? {
         None => refused("none".to_owned()),
         Some(usage) => {

@@ -25,10 +25,10 @@ pub enum KeyError {
     #[error("private key cannot be read")]
     Pem(#[from] PemError),
     /// The request could not be built.
-    #[error("request for {identity} cannot be built")]
+    #[error("request for {subject} cannot be built")]
     Request {
         /// For whom.
-        identity: Identity,
+        subject: String,
         /// Why.
         source: rcgen::Error,
     },
@@ -67,11 +67,23 @@ impl KeyPair {
     ///
     /// Istio's form: an empty subject and one critical SAN extension with the one SPIFFE ID.
     pub fn request(&self, identity: &Identity) -> Result<String, KeyError> {
-        let failed = |source| KeyError::Request { identity: identity.clone(), source };
+        let subject = identity.to_string();
+        let failed = |source| KeyError::Request { subject: subject.clone(), source };
+        let names = vec![uri_san(&subject).map_err(failed)?];
+        self.signed_request(names).map_err(failed)
+    }
+
+    /// A certificate signing request that names nobody, in PEM: a node does not choose what it is called.
+    pub fn request_node(&self) -> Result<String, KeyError> {
+        let failed = |source| KeyError::Request { subject: "this node".to_owned(), source };
+        self.signed_request(Vec::new()).map_err(failed)
+    }
+
+    fn signed_request(&self, names: Vec<SanType>) -> Result<String, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![uri_san(identity).map_err(failed)?];
-        params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(failed)
+        params.subject_alt_names = names;
+        params.serialize_request(&self.0)?.pem()
     }
 
     pub(crate) fn public_key_info(&self) -> Vec<u8> {
@@ -105,6 +117,6 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-pub(crate) fn uri_san(identity: &Identity) -> Result<SanType, rcgen::Error> {
-    Ok(SanType::URI(identity.to_string().try_into()?))
+pub(crate) fn uri_san(uri: &str) -> Result<SanType, rcgen::Error> {
+    Ok(SanType::URI(uri.try_into()?))
 }

@@ -8,6 +8,8 @@
 //!   verify     a peer's chain against a bundle, at an instant -> Leaf, or why not
 //!   svid       Svid: a proven chain with its key and its bundle, ready for TLS
 //!   tls        rustls configurations made from an Svid; who the peer is after the handshake
+//!   node       the same for a node's own identity, which is no workload's
+//!   server     the control plane's TLS, by which nodes prove themselves
 //!   renewal    when to ask for which certificate: a state machine
 //! ```
 //!
@@ -27,8 +29,10 @@ mod authority;
 mod bundle;
 mod certificate;
 mod key;
+mod node;
 mod pem;
 mod renewal;
+mod server;
 mod svid;
 mod time;
 mod tls;
@@ -37,12 +41,17 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, IssueError, LEAF_TTL, LEAF_TTL_MAX, ServerCertificate};
+pub use authority::{Authority, IssueError, IssuingCa, LEAF_TTL, LEAF_TTL_MAX, ServerCertificate};
 pub use bundle::{Bundle, BundleError};
 pub use certificate::{CertificateError, Leaf, Summary};
 pub use key::{KeyError, KeyPair};
+pub use node::{
+    NodeError, NodeIdentity, NodeIdentityError, NodeLeaf, NodeSvid, NodeSvidError, peer_node,
+    verify_node,
+};
 pub use pem::PemError;
 pub use renewal::{Now, Priority, REQUESTS_MAX, Released, Renewal, Step};
+pub use server::{NodeServerError, node_server_config};
 pub use svid::{Svid, SvidError};
 pub use time::NOT_BEFORE_SKEW;
 pub use tls::{

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     bundle::{Bundle, BundleError},
     certificate::Leaf,
-    key::KeyPair,
+    key::{KeyError, KeyPair},
     pem::{self, PemError},
     verify::{CHAIN_CERTS_MAX, Role, VerifyError, verify},
 };
@@ -64,6 +64,14 @@ pub enum SvidError {
         /// For whom.
         identity: Identity,
     },
+    /// The key that was held cannot be read again.
+    #[error("private key of {identity} cannot be read")]
+    OwnKey {
+        /// For whom.
+        identity: Identity,
+        /// Why.
+        source: KeyError,
+    },
     /// TLS cannot sign with the key.
     #[error("private key of {identity} cannot sign handshakes")]
     Key {
@@ -108,6 +116,17 @@ impl Svid {
             .map_err(|source| SvidError::Key { identity: identity.clone(), source })?;
         let certified = Arc::new(CertifiedKey::new(certificates, signing));
         Ok(Self { leaf, bundle, key, certified })
+    }
+
+    /// The same document, whose holder verifies its peers against other roots. Peers must still accept it by
+    /// them at `now`.
+    pub fn trusting(&self, bundle: &Bundle, now: SystemTime) -> Result<Self, SvidError> {
+        let identity = self.identity();
+        let failed = |source| SvidError::OwnKey { identity: identity.clone(), source };
+        let key = KeyPair::from_pem(&self.key_pem()).map_err(failed)?;
+        let chain = self.chain().iter().map(pem::encode_certificate);
+        let chain: Vec<_> = chain.chain([bundle.to_pem()]).collect();
+        Self::from_pem(identity, key, &chain, now)
     }
 
     /// Whose it is.

@@ -14,6 +14,7 @@ use crate::{Authority, KeyPair, Svid, server_name};
 mod authority;
 mod forge;
 mod handshake;
+mod node;
 mod svid;
 mod verify;
 

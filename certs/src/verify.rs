@@ -134,16 +134,39 @@ pub fn verify(
     role: Role,
     now: SystemTime,
 ) -> Result<Leaf, VerifyError> {
-    let (first, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
+    let first = chain.first().ok_or(VerifyError::NoCertificate)?;
     check_size(chain)?;
     let leaf = Leaf::from_der(first)?;
     check_validity(&leaf, now)?;
-    let identity = leaf.identity();
+    match path(chain, bundle, role, now) {
+        Ok(()) => Ok(leaf),
+        Err(broken) => Err(refused(&leaf, role, now, broken)),
+    }
+}
+
+/// Why no path leads from a leaf to a root. The leaf's holder is added by whoever knows it.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Empty,
+    NoValidRoot,
+    Path(webpki::Error),
+    IssuerMayNotSign,
+    Certificate(CertificateError),
+}
+
+/// That a leaf, whoever it names, leads to a root of the bundle at an instant.
+pub(crate) fn path(
+    chain: &[CertificateDer<'_>],
+    bundle: &Bundle,
+    role: Role,
+    now: SystemTime,
+) -> Result<(), Broken> {
+    let (first, intermediates) = chain.split_first().ok_or(Broken::Empty)?;
     let anchors = bundle.anchors(now);
     if anchors.is_empty() {
-        return Err(VerifyError::NoValidRoot { identity: identity.clone(), now });
+        return Err(Broken::NoValidRoot);
     }
-    let end = EndEntityCert::try_from(first).map_err(|source| bad_path(identity, source))?;
+    let end = EndEntityCert::try_from(first).map_err(Broken::Path)?;
     let path = |at: SystemTime| {
         end.verify_for_usage(
             algorithms().all,
@@ -161,9 +184,7 @@ pub fn verify(
         Err(webpki::Error::CertNotValidYet { .. }) => path(now + NOT_BEFORE_SKEW),
         other => other,
     };
-    let path = verified.map_err(|source| refused(&leaf, role, source))?;
-    check_issuers(&path, identity)?;
-    Ok(leaf)
+    check_issuers(&verified.map_err(Broken::Path)?)
 }
 
 /// Verifies the chain of a client that dialled a server of trust domain `own`.
@@ -207,7 +228,7 @@ pub(crate) fn algorithms() -> &'static WebPkiSupportedAlgorithms {
     &ALGORITHMS
 }
 
-fn check_size(chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
+pub(crate) fn check_size(chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
     if chain.len() > CHAIN_CERTS_MAX {
         return Err(VerifyError::TooManyCertificates { count: chain.len() });
     }
@@ -230,12 +251,12 @@ fn check_validity(leaf: &Leaf, now: SystemTime) -> Result<(), VerifyError> {
 }
 
 /// The path validator checks that issuers are CAs, but not that their key usage lets them sign.
-fn check_issuers(path: &VerifiedPath<'_>, identity: &Identity) -> Result<(), VerifyError> {
+fn check_issuers(path: &VerifiedPath<'_>) -> Result<(), Broken> {
     for issuer in path.intermediate_certificates() {
         let der = issuer.der();
-        let parsed = certificate::parse(&der)?;
-        if !may_sign_certificates(&parsed)? {
-            return Err(VerifyError::IssuerMayNotSign { identity: identity.clone() });
+        let parsed = certificate::parse(&der).map_err(Broken::Certificate)?;
+        if !may_sign_certificates(&parsed).map_err(Broken::Certificate)? {
+            return Err(Broken::IssuerMayNotSign);
         }
     }
     Ok(())
@@ -248,19 +269,20 @@ fn usage(role: Role) -> KeyUsage {
     }
 }
 
-fn refused(leaf: &Leaf, role: Role, source: webpki::Error) -> VerifyError {
+fn refused(leaf: &Leaf, role: Role, now: SystemTime, broken: Broken) -> VerifyError {
     let identity = leaf.identity().clone();
-    match source {
-        webpki::Error::UnknownIssuer => {
+    match broken {
+        Broken::Empty => VerifyError::NoCertificate,
+        Broken::NoValidRoot => VerifyError::NoValidRoot { identity, now },
+        Broken::IssuerMayNotSign => VerifyError::IssuerMayNotSign { identity },
+        Broken::Certificate(error) => VerifyError::Leaf(error),
+        Broken::Path(webpki::Error::UnknownIssuer) => {
             VerifyError::Untrusted { identity, issuer: leaf.issuer().to_owned() }
         }
-        webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::EmptyEkuExtension => {
-            VerifyError::WrongUsage { identity, role, source }
-        }
-        other => VerifyError::BadPath { identity, source: other },
+        Broken::Path(
+            source @ (webpki::Error::RequiredEkuNotFoundContext(_)
+            | webpki::Error::EmptyEkuExtension),
+        ) => VerifyError::WrongUsage { identity, role, source },
+        Broken::Path(source) => VerifyError::BadPath { identity, source },
     }
-}
-
-fn bad_path(identity: &Identity, source: webpki::Error) -> VerifyError {
-    VerifyError::BadPath { identity: identity.clone(), source }
 }

@@ -1,137 +1,104 @@
 //! Certificates to nodes: who calls, may it have that identity, and then the signature.
 //!
 //! Of the request's CSR nothing counts but its public key; the identity is the one that the metadata asks for
-//! and that the index grants. Every request ends in one audit line.
+//! and that the index grants. A request that asks for none is answered with the node's own. Every request
+//! ends in one audit line.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weft_certs::{Authority, IssueError};
-use weft_model::{Identity, NameError};
+use weft_certs::{NodeIdentity, NodeLeaf};
+use weft_model::Identity;
 use weft_xds::proto::auth::{
     IstioCertificateRequest, IstioCertificateResponse,
     istio_certificate_service_server::IstioCertificateService,
 };
 
 use crate::{
-    clock,
-    escape::shown,
-    index::NotEntitled,
-    mesh::Known,
-    metrics::Metrics,
-    token::{TokenError, Tokens},
+    attest::Attestor, caller::Caller, clock, mesh::Known, metrics::Metrics, signing::Signing,
 };
 
-mod rate;
+mod asked;
+mod denied;
+mod quota;
 
-use rate::Bucket;
+use asked::{Asked, asked};
+use denied::{Denied, described};
+use quota::{Quotas, Share};
 
 /// What a node gets that does not say how long, and the most that it gets.
 const TTL: Duration = Duration::from_hours(24);
 /// Shorter ones would be renewed faster than they spread.
 const TTL_MIN: Duration = Duration::from_secs(10);
-
-/// Why a certificate was denied. The caller learns the kind, the audit line all of it.
-#[derive(Debug, thiserror::Error)]
-enum Denied {
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error("node {node} asks too often")]
-    TooOften { node: String },
-    #[error("the request names no `ImpersonatedIdentity`")]
-    NoIdentity,
-    #[error(transparent)]
-    BadIdentity(#[from] NameError),
-    #[error(transparent)]
-    NotEntitled(#[from] NotEntitled),
-    #[error("the request cannot be signed")]
-    Issue(#[from] IssueError),
-}
-
-impl Denied {
-    fn code(&self) -> Code {
-        match self {
-            Self::Token(_) => Code::Unauthenticated,
-            Self::TooOften { .. } => Code::ResourceExhausted,
-            Self::NoIdentity | Self::BadIdentity(_) | Self::Issue(_) => Code::InvalidArgument,
-            Self::NotEntitled(_) => Code::PermissionDenied,
-        }
-    }
-
-    fn message(&self) -> String {
-        match self {
-            Self::NotEntitled(_) => "this node may not have that identity".to_owned(),
-            Self::Token(_)
-            | Self::TooOften { .. }
-            | Self::NoIdentity
-            | Self::BadIdentity(_)
-            | Self::Issue(_) => described(self),
-        }
-    }
-}
-
-fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
+/// The most that a node's own certificate lives: as long can a node that is gone still ask.
+const NODE_TTL: Duration = Duration::from_hours(1);
 
 /// The certificate service.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     known: Arc<Known>,
-    tokens: Arc<Tokens>,
-    authority: Arc<Authority>,
+    attestor: Arc<Attestor>,
+    signing: Signing,
     metrics: Arc<Metrics>,
-    /// By node. Only nodes with a valid token get here, so there are no more than nodes.
-    rates: Mutex<HashMap<String, Bucket>>,
+    quotas: Mutex<Quotas>,
 }
 
 impl Certificates {
     pub(crate) fn new(
         known: Arc<Known>,
-        tokens: Arc<Tokens>,
-        authority: Arc<Authority>,
+        attestor: Arc<Attestor>,
+        signing: Signing,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { known, tokens, authority, metrics, rates: Mutex::default() }
+        Self { known, attestor, signing, metrics, quotas: Mutex::default() }
     }
 
     fn issue(
         &self,
-        caller: Result<crate::token::Caller, TokenError>,
+        caller: &Caller,
         request: &IstioCertificateRequest,
         audit: &mut Audit,
         now: SystemTime,
     ) -> Result<Vec<String>, Denied> {
-        let node = caller?.node;
-        audit.node.clone_from(&node);
-        let asked = asked_identity(request).ok_or(Denied::NoIdentity)?;
-        audit.identity = shown(asked);
-        if !self.within_rate(&node, now) {
-            return Err(Denied::TooOften { node });
+        let node = || caller.node.to_string();
+        if self.quotas().take(&caller.node, now) == Share::Exceeded {
+            return Err(Denied::TooOften { node: node() });
         }
-        let identity: Identity = asked.parse()?;
-        self.known.index().entitled(&node, &identity)?;
-        let ttl = match u64::try_from(request.validity_duration) {
-            Ok(0) | Err(_) => TTL,
-            Ok(seconds) => Duration::from_secs(seconds).clamp(TTL_MIN, TTL),
-        };
-        Ok(self.authority.issue(&request.csr, &identity, ttl, now)?)
+        match asked(request)? {
+            Asked::Node => {
+                let domain = self.known.index().mesh().trust_domain.clone();
+                let own = NodeIdentity::new(domain, &caller.node, caller.uid.as_deref())?;
+                audit.identity = own.to_string();
+                let ttl = ttl(request, NODE_TTL);
+                Ok(self.signing.current().issue_node(&request.csr, &own, ttl, now)?)
+            }
+            Asked::Workload { identity, pods } => {
+                audit.identity = crate::escape::shown(identity);
+                let identity: Identity = identity.parse()?;
+                self.known.index().entitled(&caller.node, &identity, &pods)?;
+                let ttl = ttl(request, TTL);
+                let chain = self.signing.current().issue(&request.csr, &identity, ttl, now)?;
+                if self.quotas().hold(&caller.node, &identity, now + ttl, now) == Share::Exceeded {
+                    return Err(Denied::TooMany { node: node() });
+                }
+                Ok(chain)
+            }
+        }
     }
 
-    fn within_rate(&self, node: &str, now: SystemTime) -> bool {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.entry(node.to_owned()).or_insert_with(|| Bucket::full(now)).take(now)
+    fn quotas(&self) -> MutexGuard<'_, Quotas> {
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ttl(request: &IstioCertificateRequest, max: Duration) -> Duration {
+    match u64::try_from(request.validity_duration) {
+        Ok(0) | Err(_) => max,
+        Ok(seconds) => Duration::from_secs(seconds).clamp(TTL_MIN, max),
     }
 }
 
@@ -142,18 +109,6 @@ struct Audit {
     identity: String,
 }
 
-fn asked_identity(request: &IstioCertificateRequest) -> Option<&str> {
-    let value = request.metadata.as_ref()?.fields.get("ImpersonatedIdentity")?;
-    match value.kind.as_ref()? {
-        prost_types::value::Kind::StringValue(identity) => Some(identity),
-        prost_types::value::Kind::NullValue(_)
-        | prost_types::value::Kind::NumberValue(_)
-        | prost_types::value::Kind::BoolValue(_)
-        | prost_types::value::Kind::StructValue(_)
-        | prost_types::value::Kind::ListValue(_) => None,
-    }
-}
-
 #[tonic::async_trait]
 impl IstioCertificateService for Certificates {
     async fn create_certificate(
@@ -161,26 +116,33 @@ impl IstioCertificateService for Certificates {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let now = clock::now();
-        let caller = self.tokens.caller(request.metadata(), now);
         let peer = request.remote_addr();
         let mut audit = Audit::default();
-        match self.issue(caller, request.get_ref(), &mut audit, now) {
+        let leaf = request.extensions().get::<NodeLeaf>();
+        let caller = self.attestor.caller(leaf, request.metadata(), now).await;
+        let issued = caller.map_err(Denied::from).and_then(|caller| {
+            audit.node = caller.node.to_string();
+            self.issue(&caller, request.get_ref(), &mut audit, now)
+        });
+        match issued {
             Ok(cert_chain) => {
                 self.metrics.issued();
                 info!(?peer, node = audit.node, identity = audit.identity, "certificate issued");
                 Ok(Response::new(IstioCertificateResponse { cert_chain }))
             }
             Err(denied) => {
-                self.metrics.denied();
-                let reason = described(&denied);
+                let reason = denied.reason();
+                self.metrics.denied(reason);
+                let error = described(&denied);
                 warn!(
                     ?peer,
                     node = audit.node,
                     identity = audit.identity,
-                    reason,
+                    reason = reason.label(),
+                    error,
                     "certificate denied"
                 );
-                Err(Status::new(denied.code(), denied.message()))
+                Err(denied.status())
             }
         }
     }

@@ -12,6 +12,11 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// Of the clock that tests can move.
+pub(crate) fn instant() -> Instant {
+    Instant::now()
+}
+
 /// The instant that is so far from now. Far enough to be for ever, if that is what it comes to.
 pub(crate) fn after(time: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_hours(365 * 24);

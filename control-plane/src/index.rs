@@ -10,7 +10,7 @@ use weft_model::{Change, Identity, ResourceKey};
 use crate::{
     FieldProblem,
     compile::{self, Compiled, Mesh, Unit},
-    objects::{Object, ObjectKey},
+    objects::{Object, ObjectKey, Pod},
     store::Store,
 };
 
@@ -35,6 +35,8 @@ pub enum NotEntitled {
     TrustDomain { identity: Identity, ours: weft_model::TrustDomain },
     #[error("no enrolled pod with {identity} runs on node {node}")]
     NoSuchPod { identity: Identity, node: String },
+    #[error("an enrolled pod with {identity} runs on node {node}, but none with uid {pods}")]
+    OtherPod { identity: Identity, node: String, pods: String },
 }
 
 impl Index {
@@ -143,22 +145,35 @@ impl Index {
         all
     }
 
-    /// Whether a node may have an identity: an enrolled pod that has it and is not finished runs there.
-    pub fn entitled(&self, node: &str, identity: &Identity) -> Result<(), NotEntitled> {
+    /// Whether a node may have an identity: an enrolled pod that has it and is not finished runs there, and is
+    /// one of `pods` (uids), unless the node did not say which it means.
+    pub fn entitled(
+        &self,
+        node: &str,
+        identity: &Identity,
+        pods: &[&str],
+    ) -> Result<(), NotEntitled> {
         if *identity.trust_domain() != self.mesh.trust_domain {
             return Err(NotEntitled::TrustDomain {
                 identity: identity.clone(),
                 ours: self.mesh.trust_domain.clone(),
             });
         }
-        let runs_here = self.store.pods_on(node).any(|pod| {
+        let mut here = self.store.pods_on(node).filter(|pod| {
             compile::is_enrolled(&self.store, pod)
                 && compile::identity(&self.mesh, pod).is_ok_and(|of_pod| of_pod == *identity)
         });
-        if runs_here {
+        let (identity, node) = (identity.clone(), node.to_owned());
+        let Some(first) = here.next() else {
+            return Err(NotEntitled::NoSuchPod { identity, node });
+        };
+        // A manifest that was never in a cluster has no uid.
+        let meant = |pod: &Pod| pod.metadata.uid.is_empty() || pods.contains(&&*pod.metadata.uid);
+        if pods.is_empty() || meant(first) || here.any(|pod| meant(pod)) {
             return Ok(());
         }
-        Err(NotEntitled::NoSuchPod { identity: identity.clone(), node: node.to_owned() })
+        let pods = crate::escape::shown(&pods.join(" "));
+        Err(NotEntitled::OtherPod { identity, node, pods })
     }
 }
 

@@ -15,25 +15,32 @@
 #![allow(clippy::missing_panics_doc, reason = "each `expect` carries the proof that it cannot")]
 
 mod admin;
+mod attest;
 mod ca;
+mod caller;
 mod clock;
 pub mod compile;
 pub mod data;
 pub mod dir;
 mod escape;
 pub mod index;
+pub mod lease;
 mod listen;
 mod mesh;
 mod metrics;
 pub mod objects;
 mod problem;
+#[allow(dead_code, reason = "used once an API server is the source of objects")]
+mod review;
 mod run;
 mod serve;
+mod signing;
 mod stop;
 pub mod store;
 pub mod token;
 mod validate;
 
+pub use caller::Caller;
 pub use compile::Mesh;
 pub use problem::{FieldProblem, Problem};
 pub use run::{Options, Running, node_token, start};

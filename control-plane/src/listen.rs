@@ -7,7 +7,6 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -17,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
 use tower::Service;
 use tracing::{debug, info, warn};
-use weft_certs::{Authority, IssueError};
+use weft_certs::{IssueError, NodeLeaf, NodeServerError, node_server_config, peer_node};
 use weft_xds::proto::{
     auth::istio_certificate_service_server::{
         self as certificate_server, IstioCertificateServiceServer,
@@ -27,7 +26,7 @@ use weft_xds::proto::{
     },
 };
 
-use crate::{ca::Certificates, clock, serve::Discovery, stop::Stop};
+use crate::{ca::Certificates, clock, serve::Discovery, signing::Signing, stop::Stop};
 
 const CERTIFICATE_TTL: Duration = Duration::from_hours(24);
 const RENEW_AFTER: Duration = Duration::from_hours(8);
@@ -49,30 +48,34 @@ pub(crate) enum ListenError {
     #[error("cannot issue the listener's certificate")]
     Issue(#[from] IssueError),
     #[error("cannot use the listener's certificate")]
-    Pem(#[from] rustls_pki_types::pem::Error),
-    #[error("cannot use the listener's certificate")]
-    Tls(#[from] rustls::Error),
+    Server(#[from] NodeServerError),
 }
 
 /// The certificate in force.
 pub(crate) struct Certificate {
-    authority: Arc<Authority>,
+    signing: Signing,
     names: Vec<String>,
     config: ArcSwap<ServerConfig>,
 }
 
 impl Certificate {
-    pub(crate) fn new(authority: Arc<Authority>, names: Vec<String>) -> Result<Self, ListenError> {
-        let config = ArcSwap::from(issue(&authority, &names)?);
-        Ok(Self { authority, names, config })
+    pub(crate) fn new(signing: Signing, names: Vec<String>) -> Result<Self, ListenError> {
+        let config = ArcSwap::from(issue(&signing, &names)?);
+        Ok(Self { signing, names, config })
     }
 
-    /// Renews it again and again; never ends.
+    /// Renews it again and again, and when the authority changes; never ends.
     pub(crate) async fn keep(&self) {
         let mut after = RENEW_AFTER;
+        let mut signing = self.signing.clone();
         loop {
-            time::sleep(after).await;
-            after = match issue(&self.authority, &self.names) {
+            tokio::select! {
+                // Biased: another authority may mean other roots, by which nodes are verified.
+                biased;
+                () = signing.changed() => {}
+                () = time::sleep(after) => {}
+            }
+            after = match issue(&signing, &self.names) {
                 Ok(config) => {
                     self.config.store(config);
                     info!("listener's certificate renewed");
@@ -87,19 +90,11 @@ impl Certificate {
     }
 }
 
-fn issue(authority: &Authority, names: &[String]) -> Result<Arc<ServerConfig>, ListenError> {
+fn issue(signing: &Signing, names: &[String]) -> Result<Arc<ServerConfig>, ListenError> {
+    let authority = signing.current();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let issued = authority.issue_server(&names, CERTIFICATE_TTL, clock::now())?;
-    let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(issued.key.to_pem().as_bytes())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok(node_server_config(&issued, authority.bundle(), authority.trust_domain())?)
 }
 
 /// The names that the listener is reached by.
@@ -159,7 +154,9 @@ async fn connection(
         Ok(Err(error)) => return debug!(%peer, error = %error, "no handshake"),
         Err(_) => return debug!(%peer, "no handshake in time"),
     };
-    let service = service_fn(move |request| routes.clone().answer(request, peer));
+    // Verified in the handshake: this only reads it again.
+    let node = stream.get_ref().1.peer_certificates().and_then(|chain| peer_node(chain).ok());
+    let service = service_fn(move |request| routes.clone().answer(request, peer, node.clone()));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -195,9 +192,13 @@ impl Routes {
         mut self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
+        node: Option<NodeLeaf>,
     ) -> Result<Response<Body>, Infallible> {
         let from = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
         request.extensions_mut().insert(from);
+        if let Some(node) = node {
+            request.extensions_mut().insert(node);
+        }
         let service = request.uri().path().rsplit_once('/').map(|(service, _)| service);
         match service.and_then(|service| service.strip_prefix('/')) {
             Some(discovery_server::SERVICE_NAME) => self.discovery.call(request).await,

@@ -13,7 +13,44 @@ pub(crate) struct Metrics {
     streams: AtomicU64,
     refused: AtomicU64,
     issued: AtomicU64,
-    denied: AtomicU64,
+    denied: [AtomicU64; DenialReason::ALL.len()],
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
+        /// Why a certificate was denied, as a label.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum DenialReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DenialReason {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            pub(crate) fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoProof => "no_proof",
+    ExpiredCertificate => "expired_certificate",
+    Token => "token",
+    ReviewUnavailable => "review_unavailable",
+    TooOften => "too_often",
+    TooManyIdentities => "too_many_identities",
+    BadIdentity => "bad_identity",
+    TrustDomain => "trust_domain",
+    NoSuchPod => "no_such_pod",
+    /// A pod with the identity is there, but it is not the one that was meant.
+    OtherPod => "other_pod",
+    RequestNames => "request_names",
+    RequestCa => "request_ca",
+    BadRequest => "bad_request",
 }
 
 /// A stream that is counted while this lives.
@@ -40,8 +77,10 @@ impl Metrics {
         self.issued.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn denied(&self) {
-        self.denied.fetch_add(1, Relaxed);
+    pub(crate) fn denied(&self, reason: DenialReason) {
+        if let Some(count) = self.denied.get(reason as usize) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn text(&self, resources: usize, problems: usize) -> String {
@@ -67,18 +106,25 @@ impl Metrics {
                 "Certificates that were signed.",
                 self.issued.load(Relaxed),
             ),
-            (
-                "weft_control_certificates_denied_total",
-                "counter",
-                "Requests for certificates that were denied.",
-                self.denied.load(Relaxed),
-            ),
         ];
         let mut text = String::new();
         for (name, kind, help, value) in rows {
             write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
                 .expect("a String takes all text");
         }
+        self.denials(&mut text);
         text
+    }
+
+    fn denials(&self, text: &mut String) {
+        let name = "weft_control_certificates_denied_total";
+        let help = "Requests for certificates that were denied, by reason.";
+        let head = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+        text.push_str(&head);
+        for (reason, count) in DenialReason::ALL.iter().zip(&self.denied) {
+            let (label, count) = (reason.label(), count.load(Relaxed));
+            writeln!(text, "{name}{{reason=\"{label}\"}} {count}")
+                .expect("a String takes all text");
+        }
     }
 }

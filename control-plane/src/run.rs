@@ -18,6 +18,7 @@ use weft_xds::proto::{
 
 use crate::{
     admin::{self, Pages},
+    attest::Attestor,
     ca::Certificates,
     clock,
     compile::Mesh,
@@ -27,6 +28,7 @@ use crate::{
     mesh::Known,
     metrics::Metrics,
     serve::Discovery,
+    signing::signing,
     stop::{Stop, Stopper, stop},
 };
 
@@ -95,8 +97,8 @@ impl Running {
 /// Reads the folder, opens the root, listens. Errors: what cannot be read, made or bound.
 pub async fn start(options: Options) -> Result<Running> {
     let data = Data::open(&options.data)?;
-    let authority = Arc::new(data.authority(&options.mesh.trust_domain, clock::now())?);
-    let tokens = Arc::new(data.tokens()?);
+    let (_signer, signing) = signing(data.authority(&options.mesh.trust_domain, clock::now())?);
+    let attestor = Arc::new(Attestor::Own(Box::new(data.tokens()?)));
     let known = Known::new(options.mesh.clone());
     let metrics = Arc::new(Metrics::default());
     let (stopper, stop) = stop();
@@ -111,15 +113,15 @@ pub async fn start(options: Options) -> Result<Running> {
     let (listener, admin_listener) = (bind(options.listen).await?, bind(options.admin).await?);
     let (listen, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
     let names = listen::server_names(listen, &options.server_names);
-    let certificate = Arc::new(Certificate::new(authority.clone(), names)?);
+    let certificate = Arc::new(Certificate::new(signing.clone(), names)?);
 
     let discovery = Discovery {
         known: known.clone(),
-        tokens: tokens.clone(),
+        attestor: attestor.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
-    let certificates = Certificates::new(known.clone(), tokens, authority, metrics.clone());
+    let certificates = Certificates::new(known.clone(), attestor, signing, metrics.clone());
     let routes = Routes {
         discovery: AggregatedDiscoveryServiceServer::new(discovery)
             .max_decoding_message_size(DISCOVERY_BYTES_MAX),

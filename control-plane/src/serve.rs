@@ -6,6 +6,7 @@ use futures_util::{Stream, stream};
 use tokio::{sync::watch, time};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
+use weft_certs::NodeLeaf;
 use weft_xds::{
     delta::{Heard, Resources, Server},
     proto::discovery::{
@@ -15,18 +16,19 @@ use weft_xds::{
 };
 
 use crate::{
+    attest::Attestor,
+    caller::Caller,
     clock,
     mesh::Known,
     metrics::{Metrics, Open},
     stop::Stop,
-    token::{Caller, Tokens},
 };
 
 /// The discovery service.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     pub(crate) known: Arc<Known>,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) attestor: Arc<Attestor>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Stop,
 }
@@ -42,15 +44,18 @@ impl AggregatedDiscoveryService for Discovery {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let now = clock::now();
-        let caller = self.tokens.caller(request.metadata(), now).map_err(|error| {
-            warn!(peer = ?request.remote_addr(), error = %error, "discovery refused");
-            Status::unauthenticated(error.to_string())
+        let peer = request.remote_addr();
+        let (metadata, extensions, requests) = request.into_parts();
+        let leaf = extensions.get::<NodeLeaf>();
+        let caller = self.attestor.caller(leaf, &metadata, now).await.map_err(|stranger| {
+            warn!(?peer, error = %stranger, "discovery refused");
+            stranger.status()
         })?;
-        info!(node = caller.node, "node subscribed");
+        info!(node = %caller.node, "node subscribed");
         let subscriber = Subscriber {
             until: clock::after(caller.expires.duration_since(now).unwrap_or_default()),
             caller,
-            requests: request.into_inner(),
+            requests,
             server: Server::new(),
             resources: self.known.resources(),
             stop: self.stop.clone(),
@@ -88,11 +93,11 @@ impl Subscriber {
             match this.wait().await {
                 Ok(Next::More) => {}
                 Ok(Next::End) => {
-                    info!(node = this.caller.node, "node unsubscribed");
+                    info!(node = %this.caller.node, "node unsubscribed");
                     return None;
                 }
                 Err(status) => {
-                    warn!(node = this.caller.node, error = status.message(), "node cut off");
+                    warn!(node = %this.caller.node, error = status.message(), "node cut off");
                     return Some((Err(status), None));
                 }
             }
@@ -108,7 +113,7 @@ impl Subscriber {
                 return Err(Status::unavailable("the control plane stops"));
             }
             () = time::sleep_until(self.until) => {
-                return Err(Status::unauthenticated("the token has expired"));
+                return Err(Status::unauthenticated("the token or certificate has expired"));
             }
             request = self.requests.message() => match request {
                 Ok(Some(request)) => self.hear(request)?,
@@ -125,9 +130,9 @@ impl Subscriber {
 
     fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(claimed) = request.node.as_ref().and_then(node_name)
-            && claimed != self.caller.node
+            && claimed != &*self.caller.node
         {
-            let message = format!("the token is of node {}", self.caller.node);
+            let message = format!("the caller is node {}", self.caller.node);
             return Err(Status::permission_denied(message));
         }
         let now = self.resources.borrow().clone();
@@ -136,7 +141,7 @@ impl Subscriber {
                 self.metrics.refused();
                 let message = crate::escape::shown(&message);
                 warn!(
-                    node = self.caller.node,
+                    node = %self.caller.node,
                     ?kind,
                     generation,
                     message,
@@ -146,7 +151,7 @@ impl Subscriber {
             Heard::Unsupported { type_url } => {
                 let type_url = crate::escape::shown(&type_url);
                 info!(
-                    node = self.caller.node,
+                    node = %self.caller.node,
                     type_url, "node asked for a type that is not served"
                 );
             }

@@ -9,6 +9,8 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use crate::caller::Caller;
+
 /// Who tokens are meant for; a token for another service is refused.
 const AUDIENCE: &str = "weft-control";
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -19,8 +21,6 @@ pub(crate) const KEY_BYTES: usize = 32;
 /// Why a token was refused. Never says anything of the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("no bearer token was sent")]
-    Missing,
     #[error("the token is not one of this control plane")]
     Forged,
     #[error("the token is for `{audience}`, not for `{AUDIENCE}`")]
@@ -36,13 +36,6 @@ struct Claims {
     aud: String,
     node: String,
     exp: u64,
-}
-
-/// Who called, and until when that is proven.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    pub node: String,
-    pub expires: SystemTime,
 }
 
 /// Signs and verifies.
@@ -85,18 +78,7 @@ impl Tokens {
         if now >= expires {
             return Err(TokenError::Expired { node: claims.node });
         }
-        Ok(Caller { node: claims.node, expires })
-    }
-
-    /// The caller of a gRPC request, by its `authorization: Bearer` header.
-    pub(crate) fn caller(
-        &self,
-        headers: &tonic::metadata::MetadataMap,
-        now: SystemTime,
-    ) -> Result<Caller, TokenError> {
-        let header = headers.get("authorization").ok_or(TokenError::Missing)?;
-        let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-        self.verify(token.ok_or(TokenError::Missing)?, now)
+        Ok(Caller { node: claims.node.into(), uid: None, expires })
     }
 }
 

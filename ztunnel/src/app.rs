@@ -22,9 +22,11 @@ use tokio::{
 
 use crate::{
     admin::{self, Listeners, PodState, PodStatus},
-    config::Config,
+    config::{Config, Switch},
     dns,
-    identity::{CaSettings, CertificateService, Counted, Identities, Options, Store},
+    identity::{
+        CaSettings, CertificateService, Counted, Identities, NodeCertificate, Options, Store,
+    },
     memory::{self, Pressure},
     pods::{Means, Pods},
     state::{self, Readiness, Views},
@@ -44,7 +46,9 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let telemetry = Telemetry::new(&config.metrics, count, Some(logging.clone()));
     let mut tasks = JoinSet::new();
 
-    let settings = state::Settings::of(&config, env).context("the node's metadata is not valid")?;
+    let node = node_certificate(&config, &mut tasks);
+    let settings = state::Settings::of(&config, env, node.clone())
+        .context("the node's metadata is not valid")?;
     let (views, feed) = state::open(settings, telemetry.control());
     tasks.spawn(async move {
         feed.run().await;
@@ -53,7 +57,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let store = Store::open(&config.node.state_dir.join("identities"))
         .context("certificates cannot be kept")?;
     let options = Options::new(Some(store), config.timeouts.certificate_wait);
-    let service = CertificateService::new(CaSettings::of(&config));
+    let service = CertificateService::new(CaSettings::of(&config), node);
     let service = Counted::new(service, telemetry.control());
     let (identities, renewer) = Identities::new(options, service);
     tasks.spawn(renewer.run());
@@ -101,6 +105,18 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     threads.drain(Instant::now() + config.timeouts.drain).await;
     tracing::info!("proxy stopped");
     stopped
+}
+
+/// What this node proves itself with to the control plane.
+fn node_certificate(config: &Config, tasks: &mut JoinSet<()>) -> NodeCertificate {
+    match (CaSettings::of(config), config.ca.node_certificate) {
+        (Some(settings), Switch::On) => {
+            let (certificate, renewer) = NodeCertificate::new(settings, &config.node.name);
+            tasks.spawn(async move { match renewer.run().await {} });
+            certificate
+        }
+        (Some(_), Switch::Off) | (None, _) => NodeCertificate::none(),
+    }
 }
 
 /// How much memory is left, from now on.

@@ -113,6 +113,9 @@ section! {
         token: PathBuf = PathBuf::from(TOKEN), Any("a file");
         /// The lifetime asked for; renewed at half of what is granted.
         ttl: Duration = secs(86_400), Between(secs(60), secs(90 * 86_400)), env "SECRET_TTL";
+        /// Whether the token is exchanged once for a certificate of this node, which then proves all calls to the
+        /// control plane. Weft's control plane gives one; a stock istiod does not.
+        node_certificate: Switch = Switch::Off, Any("on or off");
     }
 }
 

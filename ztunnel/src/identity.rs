@@ -9,8 +9,10 @@
 //! What is decided (when to ask, how long to wait) is `weft_certs::Renewal`; this is its shell. A certificate
 //! that is held is served until it expires, whatever becomes of the CA; then the identity fails closed.
 
+mod ask;
 mod counted;
 mod error;
+mod node;
 mod renewer;
 mod service;
 mod store;
@@ -29,10 +31,12 @@ use tokio::{
 use weft_certs::{Now, Priority, Released, Renewal, Svid};
 use weft_model::Identity;
 
+pub use ask::CaSettings;
 pub use counted::Counted;
-pub use error::{FetchError, IdentityError, ServiceError, StoreError};
+pub use error::{FetchError, IdentityError, NodeCertificateError, ServiceError, StoreError};
+pub use node::{NodeCertificate, NodeRenewer};
 pub use renewer::{CertificateSource, Renewer};
-pub use service::{CaSettings, CertificateService};
+pub use service::CertificateService;
 pub use store::Store;
 
 /// Where certificates are kept, and by which clocks they live.
@@ -116,6 +120,8 @@ pub struct Identities {
 #[must_use = "the identity is forgotten when this is dropped"]
 pub struct Hold {
     identity: Identity,
+    /// For which pod, where that is known.
+    pod: Option<Arc<str>>,
     shared: Arc<Shared>,
 }
 
@@ -140,12 +146,24 @@ impl Identities {
 
     /// A local workload has this identity: fetch and renew its certificate until the [`Hold`] is dropped.
     pub fn hold(&self, identity: &Identity, priority: Priority) -> Hold {
+        self.held(identity, priority, None)
+    }
+
+    /// [`Self::hold`], for the pod with this uid: the certificate service may ask whether it runs here.
+    pub fn hold_for(&self, identity: &Identity, priority: Priority, pod: &Arc<str>) -> Hold {
+        self.held(identity, priority, Some(pod.clone()))
+    }
+
+    fn held(&self, identity: &Identity, priority: Priority, pod: Option<Arc<str>>) -> Hold {
         let mut table = self.shared.table();
         table.renewal.hold(identity, priority);
+        if let Some(pod) = &pod {
+            table.pods.entry(identity.clone()).or_default().push(pod.clone());
+        }
         table.slot(identity);
         drop(table);
         self.shared.changed.notify_one();
-        Hold { identity: identity.clone(), shared: self.shared.clone() }
+        Hold { identity: identity.clone(), pod, shared: self.shared.clone() }
     }
 
     /// A certificate that is good at this moment; waits for the first one, at most [`Options::wait`].
@@ -216,6 +234,9 @@ impl Identities {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut table = self.shared.table();
+        if let Some(pod) = &self.pod {
+            table.left(&self.identity, pod);
+        }
         match table.renewal.release(&self.identity) {
             Released::StillHeld => {}
             Released::Forgotten => table.forget(&self.identity),
@@ -238,6 +259,8 @@ struct Shared {
 struct Table {
     renewal: Renewal,
     slots: HashMap<Identity, watch::Sender<Slot>>,
+    /// The uids of the pods that hold each.
+    pods: HashMap<Identity, Vec<Arc<str>>>,
     /// From disk, until its identity is asked for.
     restored: HashMap<Identity, Arc<Svid>>,
     /// To be deleted from disk, by the renewer.
@@ -250,6 +273,7 @@ impl Default for Table {
         Self {
             renewal: Renewal::default(),
             slots: HashMap::new(),
+            pods: HashMap::new(),
             restored: HashMap::new(),
             forgotten: Vec::new(),
             draw: Box::new(rand::random),
@@ -268,6 +292,21 @@ impl Table {
             renewal.restored(identity, svid.not_before(), svid.not_after(), draw());
             watch::Sender::new(Slot::Ready(svid))
         })
+    }
+
+    fn pods_of(&self, identity: &Identity) -> Vec<Arc<str>> {
+        self.pods.get(identity).cloned().unwrap_or_default()
+    }
+
+    fn left(&mut self, identity: &Identity, pod: &Arc<str>) {
+        let Some(pods) = self.pods.get_mut(identity) else { return };
+        // One of them: a pod that was made again under its uid holds it twice for a moment.
+        if let Some(at) = pods.iter().position(|held| held == pod) {
+            pods.swap_remove(at);
+        }
+        if pods.is_empty() {
+            self.pods.remove(identity);
+        }
     }
 
     fn forget(&mut self, identity: &Identity) {
@@ -301,6 +340,11 @@ impl std::fmt::Debug for Shared {
 fn wall(clock: &dyn TimeProvider) -> SystemTime {
     let seconds = clock.current_time().map_or(u64::from(u32::MAX), |t| t.as_secs());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// What certificates of the node itself are dated by.
+fn system_now() -> SystemTime {
+    wall(&DefaultTimeProvider)
 }
 
 fn unavailable(identity: &Identity, failure: &Failure) -> IdentityError {

@@ -152,7 +152,8 @@ impl Pods {
                 (PodSockets::Netns(netns), listening)
             }
         };
-        let identity = self.means.identities.hold(&self.identity_of(&pod), Priority::Warmup);
+        let identity = self.identity_of(&pod);
+        let identity = self.means.identities.hold_for(&identity, Priority::Warmup, &uid.0);
         let new = NewPod { uid: uid.clone(), name: pod.clone(), sockets: sockets.clone() };
         self.means.threads.add(new, doors).await.map_err(failed)?;
         self.means.recorder.pod_started();

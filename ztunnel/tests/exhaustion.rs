@@ -61,7 +61,12 @@ impl Drop for Proxy {
 struct Signed(weft_certs::Authority);
 
 impl CertificateSource for Signed {
-    async fn sign(&self, id: &Identity, request: String) -> Result<Vec<String>, ServiceError> {
+    async fn sign(
+        &self,
+        id: &Identity,
+        _pods: Vec<Arc<str>>,
+        request: String,
+    ) -> Result<Vec<String>, ServiceError> {
         let day = Duration::from_hours(24);
         Ok(self.0.issue(&request, id, day, SystemTime::now()).unwrap())
     }

@@ -26,7 +26,7 @@ use weft_xds::zds::{
 use ztunnel::{
     config::Config,
     dns,
-    identity::{CertificateService, Identities, Options},
+    identity::{CertificateService, Identities, NodeCertificate, Options},
     memory::Pressure,
     pods::{Means, Pods},
     state::{Status, Views},
@@ -142,7 +142,7 @@ fn zds(path: &Path) -> Zds {
     let known = Change::Workload(Arc::new(workload("client", CLIENT)));
     let (views, _) = Views::new(View::from_iter([known]), Status::fixed());
     let telemetry = Telemetry::new(&config.metrics, 2, None);
-    let service = CertificateService::new(None);
+    let service = CertificateService::new(None, NodeCertificate::none());
     let (identities, _) = Identities::new(Options::new(None, Duration::from_secs(1)), service);
     let equipment = Equipment {
         views: views.clone(),

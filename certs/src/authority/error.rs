@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use weft_model::{Identity, TrustDomain};
+use weft_model::TrustDomain;
 
-use crate::{bundle::BundleError, key::KeyError, time::At};
+use crate::{bundle::BundleError, key::KeyError, svid::SvidError, time::At};
 
 /// Life of a leaf where nobody asks for another, as Istio's CA has it.
 pub const LEAF_TTL: Duration = Duration::from_hours(24);
@@ -23,29 +23,43 @@ pub enum IssueError {
     },
     /// The requester does not hold the private key, or the key is too weak or of an unknown kind.
     #[error(
-        "certificate request for {identity} is not signed by a key that we accept, over its own public key ({algorithm})"
+        "certificate request for {subject} is not signed by a key that we accept, over its own public key ({algorithm})"
     )]
     Signature {
         /// For whom.
-        identity: Identity,
+        subject: String,
         /// The signature algorithm that it names.
         algorithm: String,
         /// Why.
         source: webpki::Error,
     },
     /// The key is of a kind that cannot be put in a certificate here.
-    #[error("public key of the request for {identity} is of an unknown kind")]
+    #[error("public key of the request for {subject} is of an unknown kind")]
     PublicKey {
         /// For whom.
-        identity: Identity,
+        subject: String,
         /// Why.
         source: rcgen::Error,
     },
+    /// The requester wants more names than it may have. They would not be taken over; that it asks is told.
+    #[error("certificate request for {subject} names {found} too")]
+    RequestNames {
+        /// For whom.
+        subject: String,
+        /// What it names besides.
+        found: String,
+    },
+    /// The requester wants to be an authority. It would not become one; that it asks is told.
+    #[error("certificate request for {subject} asks to be a CA")]
+    RequestCa {
+        /// For whom.
+        subject: String,
+    },
     /// The authority speaks for one trust domain.
-    #[error("{identity} is not of trust domain {own}")]
+    #[error("{subject} is not of trust domain {own}")]
     ForeignTrustDomain {
         /// Asked for.
-        identity: Identity,
+        subject: String,
         /// The authority's.
         own: TrustDomain,
     },
@@ -96,6 +110,14 @@ pub enum IssueError {
     OtherKey {
         /// Whose.
         trust_domain: TrustDomain,
+    },
+    /// Its leaves would be refused.
+    #[error("certificates of the CA of {trust_domain} would be refused")]
+    Unaccepted {
+        /// Whose.
+        trust_domain: TrustDomain,
+        /// Why.
+        source: Box<SvidError>,
     },
     /// Building or signing the certificate failed.
     #[error("certificate cannot be signed")]

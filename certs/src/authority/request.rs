@@ -1,10 +1,17 @@
 //! What is taken from a certificate request: a public key whose holder signed it.
+//!
+//! Names and extensions are never taken over. A request that has some which its requester may not have is
+//! refused all the same: nobody sends one by mistake.
 
 use rcgen::SubjectPublicKeyInfo;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use webpki::RawPublicKeyEntity;
-use weft_model::Identity;
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _};
+use x509_parser::{
+    certification_request::{X509CertificationRequest, X509CertificationRequestInfo},
+    cri_attributes::ParsedCriAttribute,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+};
 
 use super::IssueError;
 use crate::certificate::shown;
@@ -12,10 +19,10 @@ use crate::certificate::shown;
 /// Largest request that is read: ours is under 600 bytes, one with an RSA-8192 key under 4 KiB.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
-/// The public key of a request that proves possession of its private key.
+/// The public key of a request that proves possession of its private key, and names nobody but `subject`.
 pub(super) fn public_key(
     request_pem: &str,
-    identity: &Identity,
+    subject: &str,
 ) -> Result<SubjectPublicKeyInfo, IssueError> {
     let der = request_der(request_pem)?;
     let (rest, request) = X509CertificationRequest::from_der(&der)
@@ -28,7 +35,7 @@ pub(super) fn public_key(
     let algorithm = shown(&request.signature_algorithm.algorithm.to_id_string());
     let spki = SubjectPublicKeyInfoDer::from(info.subject_pki.raw);
     let refused = |source| IssueError::Signature {
-        identity: identity.clone(),
+        subject: subject.to_owned(),
         algorithm: algorithm.clone(),
         source,
     };
@@ -45,8 +52,37 @@ pub(super) fn public_key(
             }
         })?;
     holder.verify_signature(scheme, info.raw, &signature.data).map_err(refused)?;
+    check_modest(info, subject)?;
     SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
-        .map_err(|source| IssueError::PublicKey { identity: identity.clone(), source })
+        .map_err(|source| IssueError::PublicKey { subject: subject.to_owned(), source })
+}
+
+/// Refuses a request for other names than `subject`, or for the right to sign certificates.
+fn check_modest(info: &X509CertificationRequestInfo<'_>, subject: &str) -> Result<(), IssueError> {
+    let extensions =
+        info.iter_attributes().flat_map(|attribute| match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(request) => request.extensions.as_slice(),
+            _ => &[],
+        });
+    for extension in extensions {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => {
+                let other = names
+                    .general_names
+                    .iter()
+                    .find(|name| !matches!(name, GeneralName::URI(uri) if *uri == subject));
+                if let Some(other) = other {
+                    let (subject, found) = (subject.to_owned(), shown(&other.to_string()));
+                    return Err(IssueError::RequestNames { subject, found });
+                }
+            }
+            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                return Err(IssueError::RequestCa { subject: subject.to_owned() });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn request_der(request_pem: &str) -> Result<Vec<u8>, IssueError> {

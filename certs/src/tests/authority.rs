@@ -16,18 +16,19 @@ use crate::{Bundle, IssueError, Role, Summary, client_config_at, server_config_a
 /// Made by `openssl req -newkey rsa:1024`: no library of ours makes a key that weak.
 const RSA_1024: &str = include_str!("rsa-1024.csr.pem");
 
-fn greedy_request(key: &rcgen::KeyPair) -> String {
+fn request(key: &rcgen::KeyPair, change: impl FnOnce(&mut CertificateParams)) -> String {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "root");
-    params.subject_alt_names = vec![
-        uri("spiffe://cluster.local/ns/kube-system/sa/admin"),
-        uri("spiffe://cluster.local/ns/shop/sa/other"),
-        dns("istiod.istio-system.svc"),
-    ];
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+    change(&mut params);
     params.serialize_request(key).unwrap().pem().unwrap()
+}
+
+fn greedy_request(key: &rcgen::KeyPair) -> String {
+    request(key, |params| {
+        params.distinguished_name.push(DnType::CommonName, "root");
+        params.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/web")];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+    })
 }
 
 fn der(pem: &str) -> CertificateDer<'static> {
@@ -61,6 +62,28 @@ fn nothing_of_a_request_is_taken_but_its_public_key() {
     assert_eq!(parsed.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
     let proven = verify(std::slice::from_ref(&leaf), ca.bundle(), Role::Server, start()).unwrap();
     assert_eq!(proven.identity(), &web());
+}
+
+#[test]
+fn a_request_for_other_names_or_for_a_cas_rights_is_refused() {
+    let own = "certificate request for spiffe://cluster.local/ns/shop/sa/web";
+    let more = |name| {
+        refused(&request(&key(), |params| {
+            params.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/web"), name];
+        }))
+    };
+    let admin = "spiffe://cluster.local/ns/kube-system/sa/admin";
+    assert_eq!(more(uri(admin)), format!("{own} names URI({admin}) too"));
+    assert_eq!(
+        more(dns("istiod.istio-system.svc")),
+        format!("{own} names DNSName(istiod.istio-system.svc) too")
+    );
+    let other_domain = "spiffe://other.example/ns/shop/sa/web";
+    assert_eq!(more(uri(other_domain)), format!("{own} names URI({other_domain}) too"));
+    let ca = request(&key(), |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    assert_eq!(refused(&ca), format!("{own} asks to be a CA"));
+    let no_ca = request(&key(), |params| params.is_ca = IsCa::ExplicitNoCa);
+    authority().issue(&no_ca, &web(), DAY, start()).unwrap();
 }
 
 #[test]
@@ -231,6 +254,92 @@ fn roots_are_rotated_without_a_moment_in_which_peers_disagree() {
     let stored =
         Authority::from_pem(&domain, &signing.bundle().to_pem(), &signing.key_pem()).unwrap();
     assert_eq!(stored.bundle(), signing.bundle());
+}
+
+fn issuing(root: &Authority, cross: &str, roots: &Bundle) -> Authority {
+    let ca = root.issuing_ca(30 * DAY, start()).unwrap();
+    let chain = ca.certificate + cross;
+    Authority::issuing(&TrustDomain::default(), &chain, &ca.key, roots, start()).unwrap()
+}
+
+#[test]
+fn an_issuing_ca_signs_what_its_roots_prove_and_is_changed_without_a_word_to_anybody() {
+    let root = authority();
+    let (one, two) = (issuing(&root, "", root.bundle()), issuing(&root, "", root.bundle()));
+    assert_eq!(one.not_after(), start() + 30 * DAY);
+    let (old, new) = (svid(&one, &web()), svid(&two, &web()));
+    assert_eq!((old.chain().len(), old.bundle()), (2, root.bundle()));
+    for (client, server) in [(&old, &new), (&new, &old)] {
+        shake(
+            client_config_at(client, &[web()], Arc::new(At(start()))),
+            server_config_at(server, Arc::new(At(start()))),
+        )
+        .unwrap();
+    }
+    let late = one.not_after() - DAY / 2;
+    assert_eq!(svid_from(&one, &web(), late).not_after(), one.not_after());
+}
+
+#[test]
+fn a_new_root_that_the_old_one_vouches_for_is_accepted_by_who_knows_the_old_one_only() {
+    let (old, new) = (authority(), authority());
+    let cross = old.cross_sign(&new, start()).unwrap();
+    let both = new.bundle().with(old.bundle()).unwrap();
+    let leaf = svid(&issuing(&new, &cross, &both), &web());
+    assert_eq!(leaf.chain().len(), 3);
+    for bundle in [old.bundle(), new.bundle(), &both] {
+        verify(leaf.chain(), bundle, Role::Server, start()).unwrap();
+    }
+    verify(leaf.chain(), authority().bundle(), Role::Server, start()).unwrap_err();
+    let without = svid(&issuing(&new, "", &both), &web());
+    verify(without.chain(), old.bundle(), Role::Server, start()).unwrap_err();
+}
+
+#[test]
+fn a_ca_whose_leaves_would_be_refused_is_refused_itself() {
+    let (root, other) = (authority(), authority());
+    let ca = root.issuing_ca(30 * DAY, start()).unwrap();
+    let open = |chain: &str, key: &str, roots: &Bundle, at| {
+        let opened = Authority::issuing(&TrustDomain::default(), chain, key, roots, at);
+        reason(&opened.expect_err("it must be refused"))
+    };
+    let text = open(&ca.certificate, &ca.key, other.bundle(), start());
+    assert!(text.contains("which is none of ours"), "{text}");
+    let text = open(&ca.certificate, &other.key_pem(), root.bundle(), start());
+    assert!(text.contains("the key given is not that of"), "{text}");
+    let text = open(&ca.certificate, &ca.key, root.bundle(), start() + 31 * DAY);
+    assert!(text.contains("expired at"), "{text}");
+    let leaf = svid(&root, &web());
+    let (chain, key) = (leaf.chain_pem().remove(0), leaf.key_pem());
+    let text = open(&chain, &key, root.bundle(), start());
+    assert!(text.contains("is not a CA's"), "{text}");
+    let text = open("", &ca.key, root.bundle(), start());
+    assert!(text.contains("holds no certificate"), "{text}");
+    // Under a CA that may have none below it.
+    let parent = Authority::issuing(
+        &TrustDomain::default(),
+        &ca.certificate,
+        &ca.key,
+        root.bundle(),
+        start(),
+    )
+    .unwrap();
+    let child = parent.issuing_ca(DAY, start()).unwrap();
+    let chain = child.certificate + &ca.certificate;
+    let text = open(&chain, &child.key, root.bundle(), start());
+    assert!(text.contains("is not valid"), "{text}");
+}
+
+#[test]
+fn an_identity_document_takes_other_roots_only_if_it_is_good_by_them() {
+    let (old, new) = (authority(), authority());
+    let own = svid(&old, &web());
+    let both = old.bundle().with(new.bundle()).unwrap();
+    let wider = own.trusting(&both, start()).unwrap();
+    assert_eq!((wider.bundle(), wider.chain()), (&both, own.chain()));
+    wider.trusting(new.bundle(), start()).unwrap_err();
+    assert_eq!(both.fingerprint(), new.bundle().with(old.bundle()).unwrap().fingerprint());
+    assert_ne!(both.fingerprint(), old.bundle().fingerprint());
 }
 
 #[test]

@@ -107,5 +107,5 @@ fn the_token_key_is_the_same_for_every_process() {
     let dir = tempfile::tempdir().unwrap();
     let tokens = || Data::open(dir.path()).unwrap().tokens().unwrap();
     let token = tokens().issue("n", Duration::from_mins(1), now()).unwrap();
-    assert_eq!(tokens().verify(&token, now()).unwrap().node, "n");
+    assert_eq!(tokens().verify(&token, now()).unwrap().node, "n".into());
 }

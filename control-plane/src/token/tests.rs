@@ -13,7 +13,7 @@ fn tokens() -> Tokens {
 #[test]
 fn a_token_says_which_node_calls_until_it_expires() {
     let token = tokens().issue("node-a", HOUR, start()).unwrap();
-    let caller = Caller { node: "node-a".into(), expires: start() + HOUR };
+    let caller = Caller { node: "node-a".into(), uid: None, expires: start() + HOUR };
     assert_eq!(tokens().verify(&token, start()), Ok(caller));
     assert_eq!(
         tokens().verify(&token, start() + HOUR),

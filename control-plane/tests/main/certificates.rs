@@ -4,9 +4,9 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tonic::{Code, Status};
-use weft_certs::{KeyPair, Leaf, Svid};
-use weft_model::Identity;
+use tonic::{Code, Status, transport::Channel};
+use weft_certs::{Authority, KeyPair, Leaf, NodeIdentity, NodeSvid, Svid};
+use weft_model::{Identity, TrustDomain};
 use weft_xds::proto::auth::{
     IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
 };
@@ -29,19 +29,126 @@ pub(crate) async fn ask(
     identity: Option<&str>,
     csr: &str,
 ) -> Result<Vec<String>, Status> {
-    let fields = identity.map(|id| ("ImpersonatedIdentity".to_owned(), text(id)));
-    let message = IstioCertificateRequest {
-        csr: csr.to_owned(),
-        validity_duration: 600,
-        metadata: Some(prost_types::Struct { fields: BTreeMap::from_iter(fields) }),
+    let message = match identity {
+        Some(identity) => request_for(identity, &[], csr),
+        None => IstioCertificateRequest { csr: csr.to_owned(), ..Default::default() },
     };
     let request = match token {
         Some(token) => with_token(message, token),
         None => tonic::Request::new(message),
     };
-    let mut service = IstioCertificateServiceClient::new(scene.channel().await);
+    send(scene.channel().await, request).await
+}
+
+fn request_for(identity: &str, pods: &[&str], csr: &str) -> IstioCertificateRequest {
+    let mut fields = BTreeMap::from([("ImpersonatedIdentity".to_owned(), text(identity))]);
+    if !pods.is_empty() {
+        let values = pods.iter().map(|pod| text(pod)).collect();
+        let list = prost_types::value::Kind::ListValue(prost_types::ListValue { values });
+        fields.insert("WeftPodUids".to_owned(), prost_types::Value { kind: Some(list) });
+    }
+    IstioCertificateRequest {
+        csr: csr.to_owned(),
+        validity_duration: 600,
+        metadata: Some(prost_types::Struct { fields }),
+    }
+}
+
+async fn send(
+    channel: Channel,
+    request: tonic::Request<IstioCertificateRequest>,
+) -> Result<Vec<String>, Status> {
+    let mut service = IstioCertificateServiceClient::new(channel);
     let answer = within("the service answers", service.create_certificate(request)).await?;
     Ok(answer.into_inner().cert_chain)
+}
+
+/// The node's own identity document, by its token.
+async fn node_svid(scene: &Scene, node: &str) -> NodeSvid {
+    let key = KeyPair::generate().unwrap();
+    let csr = key.request_node().unwrap();
+    let chain = ask(scene, Some(&scene.token(node, HOUR)), None, &csr).await.unwrap();
+    NodeSvid::from_pem(node, key, &chain, SystemTime::now()).unwrap()
+}
+
+/// How often a certificate was denied for a reason.
+async fn denied(scene: &Scene, reason: &str) -> u64 {
+    let metrics = scene.page("/metrics").await;
+    let name = format!("weft_control_certificates_denied_total{{reason=\"{reason}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_nodes_token_is_exchanged_for_a_certificate_that_does_all_the_rest() {
+    let scene = Scene::new(&[("web.yaml", POD)]).await;
+    let svid = node_svid(&scene, "a").await;
+    assert_eq!(svid.identity().to_string(), "spiffe://cluster.local/weft/node/a");
+    let left = svid.not_after().duration_since(SystemTime::now()).unwrap();
+    assert!(left <= HOUR && left > Duration::from_mins(59), "{left:?}");
+
+    let ask = async |svid: &NodeSvid, message| {
+        let channel = scene.channel_with(svid.chain_pem(), &svid.key_pem()).await.unwrap();
+        send(channel, tonic::Request::new(message)).await
+    };
+    ask(&svid, request_for(WEB, &[], &csr())).await.unwrap();
+    let renewal = KeyPair::generate().unwrap().request_node().unwrap();
+    let renewal = IstioCertificateRequest { csr: renewal, ..Default::default() };
+    assert_eq!(ask(&svid, renewal).await.unwrap().len(), 2);
+    let other = node_svid(&scene, "b").await;
+    let refused = ask(&other, request_for(WEB, &[], &csr())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(denied(&scene, "no_such_pod").await, 1);
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_reused_pod_name_with_a_new_uid_has_no_identity_for_the_old_one() {
+    let old = POD.replace("name: web,", "name: web, uid: u-1,");
+    let scene = Scene::new(&[("web.yaml", &old)]).await;
+    let token = scene.token("a", HOUR);
+    let ask = async |pods: &[&str]| {
+        let request = with_token(request_for(WEB, pods, &csr()), &token);
+        send(scene.channel().await, request).await
+    };
+    ask(&["u-1"]).await.unwrap();
+    ask(&["u-9", "u-1"]).await.unwrap();
+    let before = scene.page("/debug/config").await;
+    scene.write("web.yaml", &old.replace("u-1", "u-2").replace("10.0.0.1", "10.0.0.2"));
+    let changed = async { while scene.page("/debug/config").await == before {} };
+    within("the new pod is known", changed).await;
+    let refused = ask(&["u-1"]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(denied(&scene, "other_pod").await, 1);
+    ask(&["u-2"]).await.unwrap();
+    scene.stop().await;
+}
+
+/// The handshake fails, or what is asked on it does: TLS 1.3 clients finish before the server has judged.
+async fn opens_nothing(scene: &Scene, chain: &str, key: &str) {
+    let Ok(channel) = scene.channel_with(chain, key).await else { return };
+    let request = tonic::Request::new(request_for(WEB, &[], &csr()));
+    let refused = send(channel, request).await.expect_err("a forged certificate must open nothing");
+    let cut = matches!(refused.code(), Code::Unavailable | Code::Unknown);
+    assert!(cut && refused.message().contains("transport"), "the connection is cut: {refused}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_root_or_of_a_workload_opens_nothing() {
+    let scene = Scene::new(&[("web.yaml", POD)]).await;
+    let (domain, now) = (TrustDomain::default(), SystemTime::now());
+    let forger = Authority::new(&domain, now).unwrap();
+    let node = NodeIdentity::new(domain, "a", None).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let chain = forger.issue_node(&key.request_node().unwrap(), &node, HOUR, now).unwrap();
+    opens_nothing(&scene, &chain[0], &key.to_pem()).await;
+
+    let key = KeyPair::generate().unwrap();
+    let csr = key.request(&identity()).unwrap();
+    let chain = ask(&scene, Some(&scene.token("a", HOUR)), Some(WEB), &csr).await.unwrap();
+    opens_nothing(&scene, &chain[0], &key.to_pem()).await;
+    assert_eq!(denied(&scene, "no_such_pod").await, 0);
+    scene.stop().await;
 }
 
 #[tokio::test]
@@ -60,22 +167,35 @@ async fn a_node_gets_a_certificate_for_a_pod_that_runs_on_it() {
 }
 
 #[tokio::test]
-async fn names_and_extensions_in_a_request_are_not_taken_over() {
+async fn a_request_for_more_than_its_identity_is_refused_and_its_subject_is_not_taken_over() {
     let scene = Scene::new(&[("web.yaml", POD)]).await;
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-    params
-        .subject_alt_names
-        .push(rcgen::SanType::URI("spiffe://cluster.local/ns/bank/sa/vault".try_into().unwrap()));
-    params.is_ca = rcgen::IsCa::NoCa;
-    params.distinguished_name.push(rcgen::DnType::CommonName, "evil.example");
-    let csr = params.serialize_request(&key).unwrap().pem().unwrap();
-    let chain = ask(&scene, Some(&scene.token("a", HOUR)), Some(WEB), &csr).await.unwrap();
+    let token = scene.token("a", HOUR);
+    let csr = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = rcgen::CertificateParams::default();
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.serialize_request(&key).unwrap().pem().unwrap()
+    };
+    let named = |params: &mut rcgen::CertificateParams| {
+        params.distinguished_name.push(rcgen::DnType::CommonName, "evil.example");
+    };
+    let chain = ask(&scene, Some(&token), Some(WEB), &csr(named)).await.unwrap();
     let leaf = CertificateDer::from_pem_slice(chain[0].as_bytes()).unwrap();
     assert_eq!(*Leaf::from_der(&leaf).unwrap().identity(), identity());
-    for stray in ["evil.example", "vault"] {
-        let found = leaf.windows(stray.len()).any(|bytes| bytes == stray.as_bytes());
-        assert!(!found, "{stray} is in the certificate");
+    assert!(!leaf.windows(12).any(|bytes| bytes == b"evil.example"), "it is in the certificate");
+
+    let extra = |params: &mut rcgen::CertificateParams| {
+        let vault = "spiffe://cluster.local/ns/bank/sa/vault".try_into().unwrap();
+        params.subject_alt_names.push(rcgen::SanType::URI(vault));
+    };
+    let authority = |params: &mut rcgen::CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    };
+    for (reason, csr) in [("request_names", csr(extra)), ("request_ca", csr(authority))] {
+        let refused = ask(&scene, Some(&token), Some(WEB), &csr).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(refused.message(), "this node may not have that certificate");
+        assert_eq!(denied(&scene, reason).await, 1);
     }
     scene.stop().await;
 }
@@ -95,15 +215,22 @@ async fn what_a_node_may_not_have_is_refused() {
         ("a pod of another node", Some(&b), Some(WEB), &csr, Code::PermissionDenied),
         ("another trust domain", Some(&a), Some(foreign), &csr, Code::PermissionDenied),
         ("an account without a pod", Some(&a), Some(absent), &csr, Code::PermissionDenied),
-        ("no identity", Some(&a), None, &csr, Code::InvalidArgument),
         ("no SPIFFE ID", Some(&a), Some("https://x"), &csr, Code::InvalidArgument),
         ("no request", Some(&a), Some(WEB), "nonsense", Code::InvalidArgument),
     ] {
         let refused = ask(&scene, token, identity, csr).await.expect_err(what);
         assert_eq!(refused.code(), code, "{what}: {}", refused.message());
     }
-    let metrics = scene.page("/metrics").await;
-    assert!(metrics.contains("weft_control_certificates_denied_total 9"), "{metrics}");
+    for (reason, times) in [
+        ("no_proof", 1),
+        ("token", 2),
+        ("no_such_pod", 2),
+        ("trust_domain", 1),
+        ("bad_identity", 1),
+        ("bad_request", 1),
+    ] {
+        assert_eq!(denied(&scene, reason).await, times, "{reason}");
+    }
     scene.stop().await;
 }
 
@@ -126,9 +253,7 @@ async fn a_node_that_asks_too_often_is_held_back_and_no_other_is() {
     let (a, b) = (scene.token("a", HOUR), scene.token("b", HOUR));
     let mut service = IstioCertificateServiceClient::new(scene.channel().await);
     let mut ask = async |token: &str| {
-        let fields = BTreeMap::from([("ImpersonatedIdentity".to_owned(), text("nobody"))]);
-        let metadata = Some(prost_types::Struct { fields });
-        let message = IstioCertificateRequest { metadata, ..IstioCertificateRequest::default() };
+        let message = request_for("nobody", &[], "");
         let request = with_token(message, token);
         within("an answer", service.create_certificate(request)).await.unwrap_err().code()
     };

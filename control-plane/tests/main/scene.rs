@@ -13,7 +13,7 @@ use tokio::{
 use tonic::{
     Request,
     metadata::MetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use weft_control::{Mesh, Options, node_token, start};
 use weft_model::TrustDomain;
@@ -102,13 +102,29 @@ impl Scene {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
+        within("the client connects", self.endpoint(self.tls()).connect()).await.unwrap()
+    }
+
+    /// Of a client that has a certificate.
+    pub(crate) async fn channel_with(
+        &self,
+        chain: &str,
+        key: &str,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let tls = self.tls().identity(Identity::from_pem(chain, key));
+        within("the client connects", self.endpoint(tls).connect()).await
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
         let root = fs::read_to_string(self.dir.path().join("data/root-cert.pem")).unwrap();
-        let tls = ClientTlsConfig::new()
+        ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(root))
-            .domain_name("control.mesh");
+            .domain_name("control.mesh")
+    }
+
+    fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
         let address = format!("https://{}", self.listen);
-        let endpoint = Endpoint::new(address).unwrap().tls_config(tls).unwrap();
-        within("the client connects", endpoint.connect()).await.unwrap()
+        Endpoint::new(address).unwrap().tls_config(tls).unwrap()
     }
 
     /// The body of an admin page.

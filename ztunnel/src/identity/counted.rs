@@ -1,5 +1,7 @@
 //! Counts what a certificate service answers.
 
+use std::sync::Arc;
+
 use weft_model::Identity;
 
 use super::{ServiceError, renewer::CertificateSource};
@@ -22,9 +24,10 @@ impl<S: CertificateSource> CertificateSource for Counted<S> {
     async fn sign(
         &self,
         identity: &Identity,
+        pods: Vec<Arc<str>>,
         request: String,
     ) -> Result<Vec<String>, ServiceError> {
-        let signed = self.source.sign(identity, request).await;
+        let signed = self.source.sign(identity, pods, request).await;
         self.recorder.certificate(match &signed {
             Ok(_) => Answered::Success,
             Err(_) => Answered::Failure,
@@ -44,7 +47,12 @@ mod tests {
     struct Ca(Result<(), ()>);
 
     impl CertificateSource for Ca {
-        async fn sign(&self, _: &Identity, _: String) -> Result<Vec<String>, ServiceError> {
+        async fn sign(
+            &self,
+            _: &Identity,
+            _: Vec<Arc<str>>,
+            _: String,
+        ) -> Result<Vec<String>, ServiceError> {
             self.0.map(|()| Vec::new()).map_err(|()| ServiceError::NotConfigured)
         }
     }
@@ -55,7 +63,7 @@ mod tests {
         let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         for answer in [Ok(()), Ok(()), Err(())] {
             let source = Counted::new(Ca(answer), telemetry.control());
-            let signed = source.sign(&identity, String::new()).await;
+            let signed = source.sign(&identity, Vec::new(), String::new()).await;
             assert_eq!(signed.is_ok(), answer.is_ok());
         }
         let text = telemetry.render(Format::Prometheus);

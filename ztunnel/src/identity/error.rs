@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use weft_certs::{BundleError, KeyError, SvidError};
+use weft_certs::{BundleError, KeyError, NodeSvidError, SvidError};
 use weft_model::Identity;
 
 /// Why a caller gets no certificate. All may pass with time; until then the connection is refused.
@@ -115,15 +115,35 @@ pub enum ServiceError {
         what: &'static str,
     },
     /// The service, or the way to it, said no.
-    #[error("certificate service {address} gave none for {identity}")]
+    #[error("certificate service {address} gave none for {subject}")]
     Refused {
         /// Where.
         address: String,
         /// For whom.
-        identity: Identity,
+        subject: String,
         /// What it said.
         source: Box<tonic::Status>,
     },
+}
+
+/// Why this node has no certificate of its own. It is asked for again, and meanwhile the token is sent.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeCertificateError {
+    /// No key, no request.
+    #[error("a certificate request for this node cannot be made")]
+    Key(#[from] KeyError),
+    /// The service was not reached, or refused.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// No answer.
+    #[error("certificate service did not answer for this node within {} ms", .after.as_millis())]
+    Timeout {
+        /// How long.
+        after: Duration,
+    },
+    /// The answer is not this node's certificate.
+    #[error("certificate service gave an unusable certificate for this node")]
+    Answer(#[from] NodeSvidError),
 }
 
 /// Why certificates cannot be kept on disk.

@@ -22,10 +22,12 @@ const IDLE: Duration = Duration::from_mins(1);
 
 /// Who signs: a certificate service on the network, or an authority in memory.
 pub trait CertificateSource: Send + Sync + 'static {
-    /// Answers a request (CSR in PEM) with leaf, intermediates, and last the roots, each PEM.
+    /// Answers a request (CSR in PEM) with leaf, intermediates, and last the roots, each PEM. `pods` are the
+    /// uids of the local pods that have the identity; none where it was asked for without one.
     fn sign(
         &self,
         identity: &Identity,
+        pods: Vec<Arc<str>>,
         request: String,
     ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
 }
@@ -148,8 +150,9 @@ async fn fetch<S: CertificateSource>(
     // A new key each time: a key that leaked is worth half a certificate's life.
     let key = KeyPair::generate().map_err(failed)?;
     let request = key.request(identity).map_err(failed)?;
+    let pods = shared.table().pods_of(identity);
     let chain =
-        timeout(REQUEST_TIMEOUT, source.sign(identity, request)).await.map_err(|_| {
+        timeout(REQUEST_TIMEOUT, source.sign(identity, pods, request)).await.map_err(|_| {
             FetchError::Timeout { identity: identity.clone(), after: REQUEST_TIMEOUT }
         })??;
     Svid::from_pem(identity, key, &chain, wall(&*shared.clock))

@@ -1,64 +1,28 @@
 //! The CA on the network: any `IstioCertificateService`.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tonic::{
-    Request,
-    metadata::{AsciiMetadataValue, MetadataMap},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
-};
-use weft_certs::Bundle;
+use tonic::transport::Channel;
+use weft_certs::NodeSvid;
 use weft_model::Identity;
-use weft_xds::proto::auth::{
-    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
-};
 
-use super::{CertificateSource, error::ServiceError};
-use crate::config::Config;
+use super::{
+    CertificateSource,
+    ask::{Asked, CaSettings, ask, connect, roots},
+    error::ServiceError,
+    node::NodeCertificate,
+};
 
 /// What a node says that it asks on behalf of another identity than its own.
 const IMPERSONATED: &str = "ImpersonatedIdentity";
-
-/// Where the certificate service is, and how it is proven and asked.
-#[derive(Debug, Clone)]
-pub struct CaSettings {
-    /// `https://host:port`.
-    pub address: String,
-    /// The name that its certificate must carry, where it is not the host's.
-    pub server_name: Option<String>,
-    /// PEM file of the roots that its certificate must chain to; read for every request.
-    pub root: PathBuf,
-    /// File of the bearer token; read for every request. Without the file no token is sent.
-    pub token: PathBuf,
-    /// Sent with each request.
-    pub cluster_id: String,
-    /// The life asked for.
-    pub ttl: Duration,
-}
-
-impl CaSettings {
-    /// Of the configuration; none where no certificate service is configured.
-    pub fn of(config: &Config) -> Option<Self> {
-        Some(Self {
-            address: config.ca.address.as_ref()?.as_str().to_owned(),
-            server_name: config.ca.server_name.clone(),
-            root: config.ca.root.clone(),
-            token: config.ca.token.clone(),
-            cluster_id: config.node.cluster_id.clone(),
-            ttl: config.ca.ttl,
-        })
-    }
-}
+/// For which of its pods a node asks, by their uids.
+const PODS: &str = "WeftPodUids";
 
 /// A client of the certificate service. Connects when it is first asked.
 #[derive(Debug)]
 pub struct CertificateService {
     settings: Option<CaSettings>,
+    node: NodeCertificate,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -66,31 +30,47 @@ pub struct CertificateService {
 struct Connection {
     /// What the roots' file held when it was made.
     roots: String,
+    /// What the node proved itself with.
+    proof: Option<Arc<NodeSvid>>,
     channel: Channel,
+}
+
+impl Connection {
+    fn is_of(&self, roots: &str, proof: Option<&Arc<NodeSvid>>) -> bool {
+        let same = match (&self.proof, proof) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same && self.roots == roots
+    }
 }
 
 impl CertificateService {
     /// Without settings every request is refused: such a node carries plain text only.
-    pub fn new(settings: Option<CaSettings>) -> Self {
-        Self { settings, connection: Mutex::new(None) }
+    pub fn new(settings: Option<CaSettings>, node: NodeCertificate) -> Self {
+        Self { settings, node, connection: Mutex::new(None) }
     }
 
-    /// The connection, made anew when the roots' file changed since: a root is rotated without a restart.
+    /// The connection, made anew when the roots' file or the node's certificate changed since: a root is
+    /// rotated without a restart.
     ///
     /// The file is read for each request. There is one request an identity in twelve hours, so watching
     /// the file would be more work, and could miss a change.
-    fn channel(&self, settings: &CaSettings) -> Result<Channel, ServiceError> {
-        let path = &settings.root;
-        let roots = fs::read_to_string(path)
-            .map_err(|source| ServiceError::RootFile { path: path.clone(), source })?;
+    fn channel(
+        &self,
+        settings: &CaSettings,
+        proof: Option<&Arc<NodeSvid>>,
+    ) -> Result<Channel, ServiceError> {
+        let roots = roots(settings)?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &*connection
-            && made.roots == roots
+            && made.is_of(&roots, proof)
         {
             return Ok(made.channel.clone());
         }
-        let channel = connect(settings, &roots)?;
-        *connection = Some(Connection { roots, channel: channel.clone() });
+        let channel = connect(settings, &roots, proof.map(AsRef::as_ref))?;
+        *connection = Some(Connection { roots, proof: proof.cloned(), channel: channel.clone() });
         Ok(channel)
     }
 }
@@ -99,79 +79,38 @@ impl CertificateSource for CertificateService {
     async fn sign(
         &self,
         identity: &Identity,
+        pods: Vec<Arc<str>>,
         request: String,
     ) -> Result<Vec<String>, ServiceError> {
         let settings = self.settings.as_ref().ok_or(ServiceError::NotConfigured)?;
-        let channel = self.channel(settings)?;
-        let mut message = Request::new(IstioCertificateRequest {
+        let proof = self.node.current().await;
+        let channel = self.channel(settings, proof.as_ref())?;
+        // Only ours takes the uids; a stock service is sent what a stock node sends.
+        let pods = if proof.is_some() { pods } else { Vec::new() };
+        let asked = Asked {
+            subject: identity.to_string(),
+            ttl: settings.ttl,
+            metadata: Some(impersonating(identity, &pods)),
             csr: request,
-            validity_duration: i64::try_from(settings.ttl.as_secs()).unwrap_or(i64::MAX),
-            metadata: Some(impersonating(identity)),
-        });
-        headers(settings, message.metadata_mut())?;
-        let answer = IstioCertificateServiceClient::new(channel)
-            .create_certificate(message)
-            .await
-            .map_err(|status| ServiceError::Refused {
-                address: settings.address.clone(),
-                identity: identity.clone(),
-                source: Box::new(status),
-            })?;
-        Ok(answer.into_inner().cert_chain)
+        };
+        let proven = proof.as_deref();
+        let answer = ask(settings, channel, proven, asked).await;
+        if answer.is_err() && proven.is_some() {
+            self.node.doubt();
+        }
+        answer
     }
 }
 
-fn connect(settings: &CaSettings, roots: &str) -> Result<Channel, ServiceError> {
-    // The TLS library passes over certificates that it cannot read, and would then trust nobody without
-    // saying why.
-    Bundle::from_pem(roots)
-        .map_err(|source| ServiceError::Roots { path: settings.root.clone(), source })?;
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
-    if let Some(name) = &settings.server_name {
-        tls = tls.domain_name(name);
+fn impersonating(identity: &Identity, pods: &[Arc<str>]) -> prost_types::Struct {
+    use prost_types::{ListValue, Struct, Value, value::Kind};
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let mut metadata = Struct::default();
+    metadata.fields.insert(IMPERSONATED.to_owned(), text(&identity.to_string()));
+    if !pods.is_empty() {
+        let values = pods.iter().map(|pod| text(pod)).collect();
+        let list = Value { kind: Some(Kind::ListValue(ListValue { values })) };
+        metadata.fields.insert(PODS.to_owned(), list);
     }
-    let failed = |source| ServiceError::Address { address: settings.address.clone(), source };
-    let endpoint = Endpoint::from_shared(settings.address.clone()).map_err(failed)?;
-    // To any other scheme the library would send the token in clear text, TLS settings or not.
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Err(ServiceError::NotHttps { address: settings.address.clone() });
-    }
-    let endpoint = endpoint
-        .tls_config(tls)
-        .map_err(failed)?
-        .connect_timeout(Duration::from_secs(5))
-        // A peer that vanished is noticed before the next request, not by its timeout.
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10));
-    Ok(endpoint.connect_lazy())
-}
-
-fn headers(settings: &CaSettings, metadata: &mut MetadataMap) -> Result<(), ServiceError> {
-    if let Some(token) = token(settings)? {
-        metadata.insert("authorization", token);
-    }
-    let cluster = AsciiMetadataValue::try_from(&settings.cluster_id)
-        .map_err(|_| ServiceError::Header { what: "cluster id" })?;
-    metadata.insert("clusterid", cluster);
-    Ok(())
-}
-
-/// Kubelet replaces a projected token well before it expires, so it is read each time.
-fn token(settings: &CaSettings) -> Result<Option<AsciiMetadataValue>, ServiceError> {
-    let path = &settings.token;
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ServiceError::TokenFile { path: path.clone(), source }),
-    };
-    let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()))
-        .map_err(|_| ServiceError::Header { what: "token" })?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-fn impersonating(identity: &Identity) -> prost_types::Struct {
-    use prost_types::{Struct, Value, value::Kind};
-    let value = Value { kind: Some(Kind::StringValue(identity.to_string())) };
-    Struct { fields: [(IMPERSONATED.to_owned(), value)].into() }
+    metadata
 }

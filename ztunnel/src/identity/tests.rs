@@ -14,6 +14,7 @@ use weft_model::TrustDomain;
 
 use super::*;
 
+mod node;
 mod service;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -58,6 +59,8 @@ struct Ca {
     /// Once this is `Refuse`, the CA is dead.
     then: Mutex<Do>,
     asked: watch::Sender<usize>,
+    /// For which the last request was.
+    pods: Mutex<Vec<Arc<str>>>,
     at_once: AtomicUsize,
     at_once_max: AtomicUsize,
     gate: Semaphore,
@@ -74,6 +77,7 @@ impl Ca {
             script: Mutex::default(),
             then: Mutex::new(Do::Sign),
             asked: watch::Sender::new(0),
+            pods: Mutex::default(),
             at_once: AtomicUsize::new(0),
             at_once_max: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -97,8 +101,10 @@ impl CertificateSource for Arc<Ca> {
     async fn sign(
         &self,
         identity: &Identity,
+        pods: Vec<Arc<str>>,
         request: String,
     ) -> Result<Vec<String>, ServiceError> {
+        *self.pods.lock().unwrap() = pods;
         self.asked.send_modify(|n| *n += 1);
         let at_once = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.at_once_max.fetch_max(at_once, Ordering::Relaxed);
@@ -114,7 +120,7 @@ impl CertificateSource for Arc<Ca> {
             Do::Refuse => {
                 return Err(ServiceError::Refused {
                     address: "memory".to_owned(),
-                    identity: identity.clone(),
+                    subject: identity.to_string(),
                     source: Box::new(tonic::Status::unauthenticated("not today")),
                 });
             }
@@ -171,6 +177,20 @@ async fn the_first_caller_waits_for_the_first_certificate_and_the_next_do_not() 
     assert_eq!(svid.identity(), &web());
     assert!(Arc::ptr_eq(&svid, &node.identities.svid(&web()).await.unwrap()));
     assert_eq!(ca.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_is_told_for_which_pods_an_identity_is_wanted() {
+    let ca = Ca::new(DAY);
+    let node = node(&ca, None);
+    let (one, two) = (Arc::from("u-1"), Arc::from("u-2"));
+    let first = node.identities.hold_for(&web(), Priority::Warmup, &one);
+    let _second = node.identities.hold_for(&web(), Priority::Warmup, &two);
+    asked(&ca, 1).await;
+    assert_eq!(*ca.pods.lock().unwrap(), [one, two.clone()]);
+    drop(first);
+    asked(&ca, 2).await;
+    assert_eq!(*ca.pods.lock().unwrap(), [two], "a pod that is gone is not spoken for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,7 +417,8 @@ async fn an_identity_that_comes_back_at_once_keeps_its_new_file() {
 #[tokio::test(start_paused = true)]
 async fn a_node_without_certificate_service_says_so() {
     let options = Options::new(None, Duration::from_millis(1));
-    let (identities, renewer) = Identities::new(options, CertificateService::new(None));
+    let (identities, renewer) =
+        Identities::new(options, CertificateService::new(None, NodeCertificate::none()));
     let mut tasks = JoinSet::new();
     tasks.spawn(renewer.run());
     let error = identities.svid(&web()).await.unwrap_err();

@@ -30,7 +30,7 @@ use super::{
     status::{ControlPlane, Current, LocalFile, Status},
     views::{Publisher, Views},
 };
-use crate::{config::Config, telemetry::Recorder};
+use crate::{config::Config, identity::NodeCertificate, telemetry::Recorder};
 
 /// Changes come in bursts; each is on disk this much later at most.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
@@ -58,9 +58,10 @@ impl Settings {
     pub fn of(
         config: &Config,
         env: impl IntoIterator<Item = (String, String)>,
+        node: NodeCertificate,
     ) -> Result<Self, MetadataError> {
         Ok(Self {
-            server: ServerSettings::of(config),
+            server: ServerSettings::of(config, node),
             local: config.xds.local_path.clone(),
             state_dir: Some(config.node.state_dir.clone()),
             node: node::node(&config.node, env)?,

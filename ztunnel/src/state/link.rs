@@ -7,16 +7,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Streaming,
     metadata::{AsciiMetadataValue, MetadataMap},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-use weft_certs::Bundle;
+use weft_certs::{Bundle, NodeSvid};
 use weft_xds::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
     aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 
 use super::backoff::Backoff;
-use crate::config::Config;
+use crate::{config::Config, identity::NodeCertificate};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For the first answers on a stream: a control plane that is starting compiles the mesh meanwhile.
@@ -38,17 +38,20 @@ pub struct ServerSettings {
     /// File of the bearer token; read for every stream. Without the file no token is sent.
     pub token: PathBuf,
     pub cluster_id: String,
+    /// Sent instead of the token, where there is one.
+    pub node: NodeCertificate,
 }
 
 impl ServerSettings {
     /// Of the configuration; none where no control plane is configured.
-    pub fn of(config: &Config) -> Option<Self> {
+    pub fn of(config: &Config, node: NodeCertificate) -> Option<Self> {
         Some(Self {
             address: config.xds.address.as_ref()?.as_str().to_owned(),
             server_name: config.xds.server_name.clone(),
             root: config.xds.root.clone(),
             token: config.xds.token.clone(),
             cluster_id: config.node.cluster_id.clone(),
+            node,
         })
     }
 }
@@ -206,27 +209,35 @@ async fn open(
     requests: Vec<DeltaDiscoveryRequest>,
 ) -> Result<Open, LinkError> {
     let answer_by = Instant::now() + ANSWER_WITHIN;
-    let channel = connect(&settings).await?;
+    let proof = settings.node.current().await;
+    let channel = connect(&settings, proof.as_deref()).await?;
     let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
     for request in requests {
         // A new channel has room for one request per type.
         let _ = sender.try_send(request);
     }
     let mut call = Request::new(ReceiverStream::new(receiver));
-    headers(&settings, call.metadata_mut())?;
+    headers(&settings, proof.as_deref(), call.metadata_mut())?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let address = settings.address;
+    let address = settings.address.clone();
     // Some servers send the head of their answer with the first response only.
     let answer = tokio::time::timeout_at(answer_by, client.delta_aggregated_resources(call))
         .await
-        .map_err(|_| LinkError::Silent { address: address.clone() })?
-        .map_err(|status| LinkError::Stream { address, source: Box::new(status) })?;
+        .map_err(|_| LinkError::Silent { address: address.clone() })?;
+    if answer.is_err() && proof.is_some() {
+        settings.node.doubt();
+    }
+    let answer =
+        answer.map_err(|status| LinkError::Stream { address, source: Box::new(status) })?;
     Ok(Open { responses: answer.into_inner(), requests: sender, answer_by: Some(answer_by) })
 }
 
-async fn connect(settings: &ServerSettings) -> Result<Channel, LinkError> {
+async fn connect(
+    settings: &ServerSettings,
+    proof: Option<&NodeSvid>,
+) -> Result<Channel, LinkError> {
     let path = &settings.root;
     let roots = fs::read_to_string(path)
         .map_err(|source| LinkError::RootFile { path: path.clone(), source })?;
@@ -236,6 +247,10 @@ async fn connect(settings: &ServerSettings) -> Result<Channel, LinkError> {
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
     if let Some(name) = &settings.server_name {
         tls = tls.domain_name(name);
+    }
+    if let Some(svid) = proof {
+        let key = svid.key_pem();
+        tls = tls.identity(Identity::from_pem(svid.chain_pem(), key.as_bytes()));
     }
     let failed = |source| LinkError::Connect { address: settings.address.clone(), source };
     let endpoint = Endpoint::from_shared(settings.address.clone()).map_err(failed)?;
@@ -258,9 +273,14 @@ async fn connect(settings: &ServerSettings) -> Result<Channel, LinkError> {
         .map_err(failed)
 }
 
-fn headers(settings: &ServerSettings, metadata: &mut MetadataMap) -> Result<(), LinkError> {
+fn headers(
+    settings: &ServerSettings,
+    proof: Option<&NodeSvid>,
+    metadata: &mut MetadataMap,
+) -> Result<(), LinkError> {
     let path = &settings.token;
     match fs::read_to_string(path) {
+        _ if proof.is_some() => {}
         Ok(token) => {
             let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim()))
                 .map_err(|_| LinkError::Header { what: "token" })?;

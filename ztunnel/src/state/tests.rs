@@ -65,6 +65,7 @@ impl Node {
     fn settings(&self) -> Settings {
         Settings {
             server: Some(ServerSettings {
+                node: crate::identity::NodeCertificate::none(),
                 address: format!("https://localhost:{}", self.port),
                 server_name: None,
                 root: self.path("root.pem"),

@@ -144,7 +144,8 @@ fn client_of(address: String, roots: &str, token: Option<&str>) -> Client {
         ttl: DAY,
     };
     let options = Options::new(None, Duration::from_secs(20));
-    let (identities, renewer) = Identities::new(options, CertificateService::new(Some(settings)));
+    let (identities, renewer) =
+        Identities::new(options, CertificateService::new(Some(settings), NodeCertificate::none()));
     let mut tasks = JoinSet::new();
     tasks.spawn(renewer.run());
     Client { identities, dir, _renewer: tasks }

@@ -1,0 +1,51 @@
+//! What a request asks for.
+
+use std::collections::BTreeMap;
+
+use prost_types::{Value, value::Kind};
+use weft_xds::proto::auth::IstioCertificateRequest;
+
+use super::Denied;
+
+/// On whose behalf a node asks, as Istio's nodes say it.
+const IDENTITY: &str = "ImpersonatedIdentity";
+/// The uids of the pods for which it asks. Our nodes say them; Istio's do not.
+const PODS: &str = "WeftPodUids";
+/// More pods than any node has.
+const PODS_MAX: usize = 1024;
+
+/// Whose certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked<'a> {
+    /// The caller's own.
+    Node,
+    /// A workload's. `pods` is empty where the node does not say for which.
+    Workload { identity: &'a str, pods: Vec<&'a str> },
+}
+
+pub(super) fn asked(request: &IstioCertificateRequest) -> Result<Asked<'_>, Denied> {
+    static NOTHING: BTreeMap<String, Value> = BTreeMap::new();
+    let fields = request.metadata.as_ref().map_or(&NOTHING, |metadata| &metadata.fields);
+    let Some(value) = fields.get(IDENTITY) else { return Ok(Asked::Node) };
+    let identity = text(value).ok_or(Denied::Metadata { field: IDENTITY })?;
+    let malformed = || Denied::Metadata { field: PODS };
+    let pods = match fields.get(PODS).map(|value| value.kind.as_ref()) {
+        None => Vec::new(),
+        Some(Some(Kind::ListValue(list))) if list.values.len() <= PODS_MAX => {
+            list.values.iter().map(text).collect::<Option<_>>().ok_or_else(malformed)?
+        }
+        Some(_) => return Err(malformed()),
+    };
+    Ok(Asked::Workload { identity, pods })
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text),
+        Kind::NullValue(_)
+        | Kind::NumberValue(_)
+        | Kind::BoolValue(_)
+        | Kind::StructValue(_)
+        | Kind::ListValue(_) => None,
+    }
+}

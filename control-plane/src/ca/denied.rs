@@ -1,0 +1,74 @@
+//! Why a certificate is denied: all of it for the audit line, and little for the caller.
+
+use tonic::Status;
+use weft_certs::{IssueError, NodeIdentityError};
+use weft_model::NameError;
+
+use crate::{attest::Stranger, index::NotEntitled, metrics::DenialReason};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denied {
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
+    #[error("node {node} asks too often")]
+    TooOften { node: String },
+    #[error("node {node} has too many identities")]
+    TooMany { node: String },
+    #[error("the request's metadata `{field}` is not what it should be")]
+    Metadata { field: &'static str },
+    #[error(transparent)]
+    BadIdentity(#[from] NameError),
+    #[error("the node cannot be named in a certificate")]
+    BadNode(#[from] NodeIdentityError),
+    #[error(transparent)]
+    NotEntitled(#[from] NotEntitled),
+    #[error("the request cannot be signed")]
+    Issue(#[from] IssueError),
+}
+
+impl Denied {
+    /// For the caller. Of an identity that it may not have, it does not learn why.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Stranger(stranger) => stranger.status(),
+            Self::TooOften { .. } | Self::TooMany { .. } => {
+                Status::resource_exhausted(self.to_string())
+            }
+            Self::NotEntitled(_)
+            | Self::BadNode(_)
+            | Self::Issue(IssueError::RequestNames { .. } | IssueError::RequestCa { .. }) => {
+                Status::permission_denied("this node may not have that certificate")
+            }
+            Self::Metadata { .. } | Self::BadIdentity(_) | Self::Issue(_) => {
+                Status::invalid_argument(described(self))
+            }
+        }
+    }
+
+    pub(super) fn reason(&self) -> DenialReason {
+        match self {
+            Self::Stranger(stranger) => stranger.reason(),
+            Self::TooOften { .. } => DenialReason::TooOften,
+            Self::TooMany { .. } => DenialReason::TooManyIdentities,
+            Self::Metadata { .. } | Self::BadIdentity(_) | Self::BadNode(_) => {
+                DenialReason::BadIdentity
+            }
+            Self::NotEntitled(NotEntitled::TrustDomain { .. }) => DenialReason::TrustDomain,
+            Self::NotEntitled(NotEntitled::NoSuchPod { .. }) => DenialReason::NoSuchPod,
+            Self::NotEntitled(NotEntitled::OtherPod { .. }) => DenialReason::OtherPod,
+            Self::Issue(IssueError::RequestNames { .. }) => DenialReason::RequestNames,
+            Self::Issue(IssueError::RequestCa { .. }) => DenialReason::RequestCa,
+            Self::Issue(_) => DenialReason::BadRequest,
+        }
+    }
+}
+
+pub(super) fn described(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! How often one node may ask, and for how many identities.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use weft_model::Identity;
+
+/// At once, after a quiet time: a node that restarts asks for all its identities.
+const BURST: f64 = 500.0;
+const PER_SECOND: f64 = 10.0;
+/// Identities with a certificate that is still good: more than any node has pods.
+const IDENTITIES_MAX: usize = 1000;
+
+/// Of all nodes. Only callers that are proven get here, so there are no more than nodes.
+#[derive(Debug, Default)]
+pub(super) struct Quotas(HashMap<Arc<str>, Quota>);
+
+#[derive(Debug)]
+struct Quota {
+    bucket: Bucket,
+    /// Until when the certificate of each is good.
+    identities: HashMap<Identity, SystemTime>,
+}
+
+impl Quotas {
+    /// Takes one request from what a node may ask.
+    pub(super) fn take(&mut self, node: &Arc<str>, now: SystemTime) -> Share {
+        if self.of(node, now).bucket.take(now) { Share::Within } else { Share::Exceeded }
+    }
+
+    /// Notes that a node is to have an identity until `expires`, if it may have one more.
+    pub(super) fn hold(
+        &mut self,
+        node: &Arc<str>,
+        identity: &Identity,
+        expires: SystemTime,
+        now: SystemTime,
+    ) -> Share {
+        let identities = &mut self.of(node, now).identities;
+        if identities.len() >= IDENTITIES_MAX && !identities.contains_key(identity) {
+            identities.retain(|_, expires| now < *expires);
+            if identities.len() >= IDENTITIES_MAX {
+                return Share::Exceeded;
+            }
+        }
+        identities.insert(identity.clone(), expires);
+        Share::Within
+    }
+
+    fn of(&mut self, node: &Arc<str>, now: SystemTime) -> &mut Quota {
+        self.0.entry(node.clone()).or_insert_with(|| Quota {
+            bucket: Bucket { left: BURST, at: now },
+            identities: HashMap::new(),
+        })
+    }
+}
+
+/// Whether a node keeps to what it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    Within,
+    Exceeded,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    at: SystemTime,
+}
+
+impl Bucket {
+    fn take(&mut self, now: SystemTime) -> bool {
+        // A clock that went back gives nothing and takes nothing.
+        let passed = now.duration_since(self.at).unwrap_or(Duration::ZERO);
+        self.at = now;
+        self.left = (self.left + passed.as_secs_f64() * PER_SECOND).min(BURST);
+        let granted = self.left >= 1.0;
+        if granted {
+            self.left -= 1.0;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn granted(quotas: &mut Quotas, node: &Arc<str>, at: SystemTime) -> usize {
+        (0..1000).filter(|_| quotas.take(node, at) == Share::Within).count()
+    }
+
+    #[test]
+    fn a_burst_is_granted_and_then_a_steady_rate() {
+        let start = SystemTime::UNIX_EPOCH;
+        let (mut quotas, node) = (Quotas::default(), Arc::from("a"));
+        assert_eq!(granted(&mut quotas, &node, start), 500);
+        assert_eq!(granted(&mut quotas, &node, start + Duration::from_secs(2)), 20);
+        assert_eq!(granted(&mut quotas, &node, start), 0, "a clock that goes back grants nothing");
+        assert_eq!(granted(&mut quotas, &Arc::from("b"), start), 500);
+    }
+
+    #[test]
+    fn a_node_has_a_thousand_identities_at_once_and_no_more() {
+        let start = SystemTime::UNIX_EPOCH;
+        let (mut quotas, node) = (Quotas::default(), Arc::from("a"));
+        let identity = |n: usize| format!("spiffe://td/ns/shop/sa/web-{n}").parse().unwrap();
+        let mut hold = |n, at| quotas.hold(&node, &identity(n), at + HOUR, at);
+        for n in 0..1000 {
+            assert_eq!(hold(n, start), Share::Within);
+        }
+        assert_eq!(hold(1000, start), Share::Exceeded);
+        assert_eq!(hold(7, start), Share::Within, "a renewal is no more than before");
+        assert_eq!(hold(1000, start + HOUR), Share::Within);
+    }
+}

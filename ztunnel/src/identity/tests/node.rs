@@ -1,0 +1,205 @@
+//! A node's own certificate, against a real server over TLS that gives them.
+
+use std::{net::SocketAddr, path::Path};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tonic::{Request, Response, Status};
+use weft_certs::{NodeIdentity, node_server_config, peer_node};
+use weft_xds::proto::auth::{
+    IstioCertificateRequest, IstioCertificateResponse,
+    istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+};
+
+use super::*;
+
+/// How a request was proven, and whose certificate it was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    NodeByToken,
+    NodeByCertificate,
+    WorkloadByToken,
+    WorkloadByCertificate { pods: usize },
+}
+
+/// What a node's own request is answered with.
+#[derive(Debug, Clone, Copy)]
+enum Nodes {
+    Served,
+    Refused,
+}
+
+struct Control {
+    authority: Mutex<Arc<Authority>>,
+    nodes: Nodes,
+    seen: watch::Sender<Vec<Seen>>,
+}
+
+impl Control {
+    fn authority(&self) -> Arc<Authority> {
+        self.authority.lock().unwrap().clone()
+    }
+
+    /// Waits until a request was seen so often.
+    async fn saw(&self, wanted: &Seen, times: usize) {
+        let mut seen = self.seen.subscribe();
+        let enough = |all: &Vec<Seen>| all.iter().filter(|one| *one == wanted).count() >= times;
+        let in_time = timeout(Duration::from_mins(1), seen.wait_for(enough)).await.is_ok();
+        assert!(in_time, "{wanted:?} was not seen {times} times, but {:?}", self.seen.borrow());
+    }
+}
+
+/// One connection's service.
+#[derive(Clone)]
+struct Call {
+    control: Arc<Control>,
+    proven: bool,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Call {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let token = request.metadata().get("authorization").is_some();
+        assert_ne!(token, self.proven, "one proof, and not both");
+        let message = request.into_inner();
+        let fields = message.metadata.map(|metadata| metadata.fields).unwrap_or_default();
+        let ttl = Duration::from_secs(message.validity_duration.unsigned_abs());
+        let (authority, now) = (self.control.authority(), SystemTime::now());
+        let seen = |seen| self.control.seen.send_modify(|all| all.push(seen));
+        let Some(identity) = fields.get("ImpersonatedIdentity") else {
+            seen(if self.proven { Seen::NodeByCertificate } else { Seen::NodeByToken });
+            if let Nodes::Refused = self.control.nodes {
+                return Err(Status::invalid_argument("no identity is named"));
+            }
+            let node = NodeIdentity::new(TrustDomain::default(), "worker-1", None).unwrap();
+            let cert_chain = authority.issue_node(&message.csr, &node, ttl, now).unwrap();
+            return Ok(Response::new(IstioCertificateResponse { cert_chain }));
+        };
+        let pods = match fields.get("WeftPodUids").and_then(|value| value.kind.clone()) {
+            Some(prost_types::value::Kind::ListValue(list)) => list.values.len(),
+            _ => 0,
+        };
+        seen(if self.proven {
+            Seen::WorkloadByCertificate { pods }
+        } else {
+            Seen::WorkloadByToken
+        });
+        let Some(prost_types::value::Kind::StringValue(identity)) = &identity.kind else {
+            panic!("{identity:?}")
+        };
+        let identity = identity.parse().unwrap();
+        let cert_chain = authority.issue(&message.csr, &identity, ttl, now).unwrap();
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
+
+async fn serve(nodes: Nodes) -> (SocketAddr, Arc<Control>, JoinSet<()>) {
+    let authority = Authority::new(&TrustDomain::default(), SystemTime::now()).unwrap();
+    let control = Arc::new(Control {
+        authority: Mutex::new(Arc::new(authority)),
+        nodes,
+        seen: watch::Sender::new(Vec::new()),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    let accepted = control.clone();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            connections.spawn(connection(tcp, accepted.clone()));
+        }
+    });
+    (address, control, tasks)
+}
+
+async fn connection(tcp: TcpStream, control: Arc<Control>) {
+    let authority = control.authority();
+    let own = authority.issue_server(&["control.test"], DAY, SystemTime::now()).unwrap();
+    let config = node_server_config(&own, authority.bundle(), authority.trust_domain()).unwrap();
+    let Ok(stream) = TlsAcceptor::from(config).accept(tcp).await else { return };
+    let proven = stream.get_ref().1.peer_certificates().map(|chain| peer_node(chain).unwrap());
+    let call = Call { control, proven: proven.is_some() };
+    let service = TowerToHyperService::new(IstioCertificateServiceServer::new(call));
+    let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    drop(http2.serve_connection(TokioIo::new(stream), service).await);
+}
+
+fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSettings {
+    let (root, token) = (dir.join("root-cert.pem"), dir.join("token"));
+    std::fs::write(&root, roots).unwrap();
+    std::fs::write(&token, "secret").unwrap();
+    CaSettings {
+        address: format!("https://{address}"),
+        server_name: Some("control.test".to_owned()),
+        root,
+        token,
+        cluster_id: "Kubernetes".to_owned(),
+        ttl,
+    }
+}
+
+fn node_with(settings: CaSettings) -> Node {
+    let (certificate, renewer) = NodeCertificate::new(settings.clone(), "worker-1");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { match renewer.run().await {} });
+    let service = CertificateService::new(Some(settings), certificate);
+    let (identities, renewer) =
+        Identities::new(Options::new(None, Duration::from_secs(30)), service);
+    tasks.spawn(renewer.run());
+    Node { identities, _renewer: tasks }
+}
+
+#[tokio::test]
+async fn the_token_is_sent_once_and_the_nodes_certificate_from_then_on() {
+    let (address, control, _server) = serve(Nodes::Served).await;
+    let dir = TempDir::new().unwrap();
+    let roots = control.authority().bundle().to_pem();
+    // Renewed at half its life: after two seconds, and again.
+    let node = node_with(settings(address, dir.path(), &roots, Duration::from_secs(4)));
+    let pod = Arc::from("u-1");
+    let _hold = node.identities.hold_for(&web(), Priority::Warmup, &pod);
+    let svid = node.identities.svid(&web()).await.unwrap();
+    assert_eq!(svid.identity(), &web());
+    control.saw(&Seen::NodeByCertificate, 2).await;
+    control.saw(&Seen::WorkloadByCertificate { pods: 1 }, 2).await;
+    let seen = control.seen.borrow().clone();
+    assert_eq!(seen.iter().filter(|one| **one == Seen::NodeByToken).count(), 1, "{seen:?}");
+    assert!(!seen.contains(&Seen::WorkloadByToken), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_gives_nodes_nothing_is_sent_the_token() {
+    let (address, control, _server) = serve(Nodes::Refused).await;
+    let dir = TempDir::new().unwrap();
+    let roots = control.authority().bundle().to_pem();
+    let node = node_with(settings(address, dir.path(), &roots, DAY));
+    node.identities.svid(&web()).await.unwrap();
+    let seen = control.seen.borrow().clone();
+    assert_eq!(seen, [Seen::NodeByToken, Seen::WorkloadByToken]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_taken_any_more_is_replaced_by_the_token() {
+    let (address, control, _server) = serve(Nodes::Served).await;
+    let dir = TempDir::new().unwrap();
+    let roots = control.authority().bundle().to_pem();
+    let node = node_with(settings(address, dir.path(), &roots, Duration::from_hours(1)));
+    node.identities.svid(&web()).await.unwrap();
+    control.saw(&Seen::NodeByToken, 1).await;
+    // The control plane was given another root, and so was the node's file.
+    let other = Authority::new(&TrustDomain::default(), SystemTime::now()).unwrap();
+    std::fs::write(dir.path().join("root-cert.pem"), other.bundle().to_pem()).unwrap();
+    *control.authority.lock().unwrap() = Arc::new(other);
+    let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
+    node.identities.svid(&bank).await.unwrap();
+    control.saw(&Seen::NodeByToken, 2).await;
+}
