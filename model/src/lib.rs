@@ -4,6 +4,7 @@
 //!   names    Identity, TrustDomain, WorkloadUid, ServiceName, PolicyName ...: parsed once, then valid
 //!   address  NetworkAddress, OriginalDst, PeerAddr: never two bare `SocketAddr` in one signature
 //!   workload what runs, where, as whom          service  a name, its addresses, how to choose among endpoints
+//!   enrollment  whether a pod is to be in the mesh, as its labels say
 //!   policy   who may call whom at layer 4       change   one step from a View to the next
 //!   dump     a View as text: `/config_dump`, and the file that a proxy without a control plane reads
 //!   view     all of it at one instant, immutable, indexed for the questions that a connection asks
@@ -20,6 +21,7 @@
 mod address;
 mod change;
 pub mod dump;
+pub mod enrollment;
 mod names;
 mod policy;
 mod service;
