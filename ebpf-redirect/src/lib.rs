@@ -10,6 +10,7 @@
 //!   Pod       enrolls a namespace, repairs it, un-enrolls it           pod
 //!   sockets   listeners and sockets of a pod's namespace               sockets
 //!   agent     watches the pods folder, serves the proxy over ZDS       agent
+//!   cni       the chained CNI plugin, by which a new pod's first packet is captured       cni
 //!   probe     what this machine lacks, by name                         probe
 //! ```
 //!
@@ -24,6 +25,8 @@
 pub mod agent;
 mod attach;
 mod cgroup;
+pub mod cni;
+mod inotify;
 pub mod netlink;
 pub mod netns;
 mod node;
