@@ -1,8 +1,9 @@
-//! The node agent: pods come and go by a folder, proxies by a socket.
+//! The node agent: pods come and go by a folder or an API server, proxies by a socket.
 //!
 //! ```text
 //!   folder      which pods are enrolled: one file each      keeper      owns node and pods, repairs them
-//!   roster      what proxies are to be told                 connection  one proxy, over ZDS
+//!   kubernetes  the same, as labels have it                 connection  one proxy, over ZDS
+//!   source      one of the two                              roster      what proxies are to be told
 //! ```
 //!
 //! One thread. What blocks it is short: a pod's enrolment takes some 20 ms, a batch of sockets one.
@@ -10,13 +11,19 @@
 mod connection;
 mod folder;
 mod keeper;
+mod kubernetes;
 mod packet;
 mod roster;
+mod source;
+mod wanted;
 
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
+use std::fmt::Write as _;
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -26,16 +33,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::cni::InstallError;
 use crate::node::{Node, NodeConfig, NodeError};
 use crate::pod::{Draining, PodError, PodUid};
 use crate::probe::{Features, Lack, Machine, Severity};
 use folder::Folder;
 use keeper::Keeper;
+use kubernetes::Kubernetes;
+pub use kubernetes::{KubernetesError, KubernetesSettings};
 use packet::PacketListener;
 use roster::Roster;
+use source::Source;
 
 /// News for the keeper that waits to be read: more than there are pods, so nobody waits.
 const NEWS_MAX: usize = 16 * 1024;
+/// Plugins that wait for the keeper.
+const ASKS_MAX: usize = 64;
 
 /// Why the agent cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +80,12 @@ pub enum AgentError {
     /// Another agent has the folder.
     #[error("another weft-redirect watches {0}")]
     Taken(PathBuf),
+    /// The API server cannot be followed.
+    #[error("the API server cannot be followed")]
+    Kubernetes(#[from] KubernetesError),
+    /// The CNI plugin cannot be removed.
+    #[error("the CNI plugin cannot be removed")]
+    Plugin(#[from] InstallError),
     /// The process itself.
     #[error("{what} cannot be had")]
     Process {
@@ -86,6 +105,27 @@ pub struct ProxyUser {
     pub gid: u32,
 }
 
+/// Who says which pods are enrolled.
+#[derive(Debug, Clone)]
+pub enum SourceSettings {
+    /// A folder, with a file for each.
+    Folder(PathBuf),
+    /// Labels of pods and namespaces.
+    Kubernetes(Box<KubernetesSettings>),
+}
+
+impl SourceSettings {
+    /// A folder that only one agent has.
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::Folder(pods) => pods.clone(),
+            Self::Kubernetes(settings) => {
+                settings.cni_socket.parent().unwrap_or(Path::new("/")).to_owned()
+            }
+        }
+    }
+}
+
 /// What the agent is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -95,8 +135,8 @@ pub struct Settings {
     pub programs: NodeConfig,
     /// The socket that proxies dial.
     pub zds: PathBuf,
-    /// The folder of enrolled pods.
-    pub pods: PathBuf,
+    /// Who says which pods are enrolled.
+    pub source: SourceSettings,
     /// Who may dial, besides root.
     pub proxy: ProxyUser,
 }
@@ -116,28 +156,55 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     if !fatal.is_empty() {
         return Err(AgentError::Lacks(fatal));
     }
-    let _lock = lock(&settings.pods)?;
+    let _lock = lock(&settings.source.folder())?;
     let node = Node::load(&settings.programs, Features::probe())?;
-    let folder = Folder::open(&settings.pods).map_err(|source| AgentError::Path {
-        what: "pods folder",
-        path: settings.pods.clone(),
-        source,
-    })?;
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let (source, kubernetes) = match settings.source {
+        SourceSettings::Folder(path) => {
+            let failed =
+                |source| AgentError::Path { what: "pods folder", path: path.clone(), source };
+            (Source::Folder(Folder::open(&path).map_err(failed)?), None)
+        }
+        SourceSettings::Kubernetes(told) => {
+            let (kubernetes, follower) =
+                Kubernetes::open(&settings.node, *told, asks.clone()).await?;
+            (Source::Kubernetes(follower), Some(kubernetes))
+        }
+    };
     let listener = listen(&settings.zds, settings.proxy)?;
     info!(node = settings.node, zds = %settings.zds.display(), "node programs are in place");
     let (news, heard) = mpsc::channel(NEWS_MAX);
     let roster = Roster::new(news.clone());
-    let mut keeper = Keeper::new(node, folder, roster.clone(), news);
+    let mut keeper = Keeper::new(node, source, roster.clone(), news);
+    let followed = async {
+        match kubernetes {
+            Some(kubernetes) => Box::pin(kubernetes.run()).await,
+            None => pending().await,
+        }
+    };
     let mut stop = Stop::new()?;
-    // Biased: to stop must win over a stream of news; the proxies' side never ends by itself.
+    // Biased: to stop must win over a stream of news; the other sides never end by themselves.
     tokio::select! {
         biased;
         () = stop.asked() => {}
-        () = keeper.keep(heard) => {}
+        () = keeper.keep(heard, asked) => {}
         () = connection::accept(listener, settings.proxy, roster) => {}
+        () = followed => {}
     }
     info!(node = settings.node, "stopped; enrolled pods stay captured");
     Ok(())
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _ = write!(line, ": {cause}");
+        source = cause.source();
+    }
+    line
 }
 
 /// Releases all pods at once, and takes all programs and pins away.

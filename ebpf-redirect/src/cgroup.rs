@@ -15,6 +15,14 @@ pub(crate) fn of_ourselves() -> io::Result<PathBuf> {
     Ok(mount.join(path))
 }
 
+/// The folder of the cgroup above the one that we are in: of our pod, where we are one of its containers.
+pub fn above_ours() -> io::Result<PathBuf> {
+    let ours = of_ourselves()?;
+    let above = ours.parent().filter(|above| above.join("cgroup.procs").exists());
+    let top = || io::Error::new(io::ErrorKind::NotFound, "our own cgroup is the topmost");
+    above.map(Path::to_owned).ok_or_else(top)
+}
+
 /// Where a cgroup hierarchy of version 2 is mounted, by the text of `/proc/mounts`.
 ///
 /// Beside version 1 that is `/sys/fs/cgroup/unified` or anywhere else, alone `/sys/fs/cgroup`.

@@ -37,6 +37,7 @@ pub mod sockets;
 mod sys;
 
 pub use attach::AttachError;
+pub use cgroup::above_ours as cgroup_above_ours;
 pub use node::{Node, NodeConfig, NodeError, ProbeExemption};
 pub use objects::ObjectError;
 pub use pod::{

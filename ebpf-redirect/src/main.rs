@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
-use weft_redirect::agent::{self, ProxyUser, Settings};
+use weft_redirect::agent::{self, KubernetesSettings, ProxyUser, Settings, SourceSettings};
+use weft_redirect::cni::{Entry, Installation};
 use weft_redirect::{Machine, Node, NodeConfig, PodUid, ProbeExemption, Severity, pod_counters};
 
 /// Captures pods' traffic by eBPF and hands their sockets to the proxy.
@@ -27,12 +28,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node's agent. Pods stay captured when it ends.
-    Run(Run),
-    /// Release all pods, take all programs and pins away.
+    Run(Box<Run>),
+    /// Release all pods, take all programs and pins away, and the CNI plugin.
     Cleanup {
         /// The folder that `run` was told.
         #[arg(long, default_value = "/sys/fs/bpf/weft")]
         bpffs: PathBuf,
+        /// Where the CNI plugin's configuration was installed.
+        #[arg(long, requires = "cni_bin_dir")]
+        cni_conf_dir: Option<PathBuf>,
+        /// Where the CNI plugin was installed.
+        #[arg(long, requires = "cni_conf_dir")]
+        cni_bin_dir: Option<PathBuf>,
     },
     /// Say what the programs have counted since they were loaded.
     Counters {
@@ -62,8 +69,9 @@ struct Run {
     /// The cgroup (version 2) below which all pods, the host's processes and this agent are.
     #[arg(long, default_value = "/sys/fs/cgroup")]
     cgroup: PathBuf,
-    /// The proxy's cgroup; with those below it. May be given several times.
-    #[arg(long, required = true)]
+    /// The proxy's cgroup; with those below it. May be given several times. Default on Kubernetes: the one
+    /// above our own, which is our pod's.
+    #[arg(long, required_unless_present = "kubernetes")]
     proxy_cgroup: Vec<PathBuf>,
     /// Only processes of the host in this cgroup may probe. Default: all of the host's namespace.
     #[arg(long)]
@@ -75,14 +83,52 @@ struct Run {
     #[arg(long)]
     zds: PathBuf,
     /// The folder of enrolled pods.
-    #[arg(long)]
-    pods: PathBuf,
+    #[arg(long, required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    pods: Option<PathBuf>,
+    #[command(flatten)]
+    kubernetes: OnKubernetes,
     /// The user that the proxy runs as, who owns the socket.
     #[arg(long, default_value_t = 0)]
     proxy_uid: u32,
     /// Its group.
     #[arg(long, default_value_t = 0)]
     proxy_gid: u32,
+}
+
+/// Pods as the API server has them.
+#[derive(Debug, Args)]
+struct OnKubernetes {
+    /// Enroll the pods of this node whose labels, or whose namespace's, ask for it.
+    #[arg(long)]
+    kubernetes: bool,
+    /// How to reach the API server. Default: as a pod does, or by `$KUBECONFIG`.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Where the CNI plugin asks; the same path here and on the host.
+    #[arg(long, default_value = "/run/weft-cni/agent.sock")]
+    cni_socket: PathBuf,
+    /// The node's CNI configurations. With it, the plugin is installed.
+    #[arg(long, requires = "kubernetes", requires = "cni_bin_dir")]
+    cni_conf_dir: Option<PathBuf>,
+    /// The node's CNI plugins.
+    #[arg(long, requires = "cni_conf_dir")]
+    cni_bin_dir: Option<PathBuf>,
+    /// The plugin to install. Default: `weft-cni` beside this program.
+    #[arg(long)]
+    cni_plugin: Option<PathBuf>,
+    /// Pods of these namespaces start also while this agent is away.
+    #[arg(long, value_delimiter = ',', default_value = "kube-system")]
+    cni_exempt_namespaces: Vec<String>,
+    /// The mesh's own namespace, which is exempt too.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// The container runtime's socket: asked where pods are that were there before. The first that is there.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "/run/containerd/containerd.sock,/run/k3s/containerd/containerd.sock,/run/crio/crio.sock"
+    )]
+    runtime_endpoints: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -109,10 +155,14 @@ impl Command {
                     .enable_all()
                     .build()
                     .context("no runtime")?;
-                runtime.block_on(agent::run(run.settings()))?;
+                runtime.block_on(agent::run(run.settings()?))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Self::Cleanup { bpffs } => {
+            Self::Cleanup { bpffs, cni_conf_dir, cni_bin_dir } => {
+                // The plugin first: once it is gone, nobody is turned away for want of an agent.
+                if let (Some(conf_dir), Some(bin_dir)) = (cni_conf_dir, cni_bin_dir) {
+                    Installation::remove(&conf_dir, &bin_dir)?;
+                }
                 agent::cleanup(&bpffs)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -126,20 +176,56 @@ impl Command {
 }
 
 impl Run {
-    fn settings(self) -> Settings {
-        Settings {
+    fn settings(self) -> Result<Settings> {
+        let proxy_cgroups = if self.proxy_cgroup.is_empty() {
+            vec![weft_redirect::cgroup_above_ours().context("no --proxy-cgroup is given")?]
+        } else {
+            self.proxy_cgroup
+        };
+        let source = match self.pods {
+            Some(pods) => SourceSettings::Folder(pods),
+            None => {
+                SourceSettings::Kubernetes(Box::new(self.kubernetes.settings(&self.host_netns)?))
+            }
+        };
+        Ok(Settings {
             node: self.node,
             programs: NodeConfig {
                 bpffs: self.bpffs,
                 cgroup: self.cgroup,
-                proxy_cgroups: self.proxy_cgroup,
+                proxy_cgroups,
                 host_netns: self.host_netns,
                 probes: self.probe_cgroup.map_or(ProbeExemption::Host, ProbeExemption::Cgroup),
             },
             zds: self.zds,
-            pods: self.pods,
+            source,
             proxy: ProxyUser { uid: self.proxy_uid, gid: self.proxy_gid },
-        }
+        })
+    }
+}
+
+impl OnKubernetes {
+    fn settings(self, host_netns: &Path) -> Result<KubernetesSettings> {
+        let installation = match (self.cni_conf_dir, self.cni_bin_dir) {
+            (Some(conf_dir), Some(bin_dir)) => {
+                let beside =
+                    || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("weft-cni"));
+                let plugin = self.cni_plugin.map_or_else(beside, Ok);
+                let mut exempt_namespaces = self.cni_exempt_namespaces;
+                exempt_namespaces.extend(self.namespace);
+                let entry = Entry { socket: self.cni_socket.clone(), exempt_namespaces };
+                let plugin = plugin.context("where this program is cannot be told")?;
+                Some(Installation { conf_dir, bin_dir, plugin, entry })
+            }
+            _ => None,
+        };
+        Ok(KubernetesSettings {
+            kubeconfig: self.kubeconfig,
+            cni_socket: self.cni_socket,
+            installation,
+            runtimes: self.runtime_endpoints,
+            host_netns: host_netns.to_owned(),
+        })
     }
 }
 

@@ -76,6 +76,14 @@ pub enum PodError {
         /// Where.
         netns: PathBuf,
     },
+    /// It lacks an address that the pod has: it is another pod's. Nothing was done to it.
+    #[error("network namespace {netns} has not the pod's address {address}")]
+    Stranger {
+        /// Where.
+        netns: PathBuf,
+        /// What it lacks.
+        address: IpAddr,
+    },
     /// A pin cannot be made or removed.
     #[error("pin {path} cannot be changed")]
     Pin {
@@ -95,6 +103,8 @@ pub struct Enrolment {
     pub netns: Netns,
     /// Whether its name lookups are captured.
     pub dns: DnsCapture,
+    /// Addresses that the namespace must have, or it is another pod's (istio#61211).
+    pub addresses: Vec<IpAddr>,
 }
 
 /// An enrolled pod.
@@ -117,8 +127,9 @@ impl Pod {
         enrolment: Enrolment,
         listeners: &[Listener],
     ) -> Result<Self, PodError> {
-        let Enrolment { uid, netns, dns } = enrolment;
+        let Enrolment { uid, netns, dns, addresses } = enrolment;
         netns.verify()?;
+        check_addresses(&netns, &addresses)?;
         let taken_over = drain::forget_other_namespace(node, &uid, &netns)?;
         let monitor = inside(&netns, "watching the network", Monitor::open)?;
         let programs = PodPrograms::open(node.root(), &uid, &netns, dns)?;
@@ -227,6 +238,21 @@ impl Surroundings {
     fn sources(&self) -> Vec<IpAddr> {
         let global = |address: &&Address| address.reach == Reach::Global;
         self.addresses.iter().filter(global).map(|address| address.ip).collect()
+    }
+}
+
+/// Whether the namespace is that of the pod with these addresses.
+pub(crate) fn check_addresses(netns: &Netns, addresses: &[IpAddr]) -> Result<(), PodError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let there = inside(netns, "listing addresses", netlink::addresses)?;
+    let lacks = |ip: &&IpAddr| !there.iter().any(|address| address.ip == **ip);
+    match addresses.iter().find(lacks) {
+        Some(address) => {
+            Err(PodError::Stranger { netns: netns.path().to_owned(), address: *address })
+        }
+        None => Ok(()),
     }
 }
 

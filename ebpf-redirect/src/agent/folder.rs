@@ -1,19 +1,19 @@
 //! The folder of enrolled pods: one file each, and what became of it beside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
+use serde::Deserialize;
+use tracing::error;
 
+use super::chain;
+use super::wanted::{Status, Wanted, WantedPod};
+use crate::inotify::Inotify;
+use crate::netlink::DnsCapture;
 use crate::pod::{PodUid, UidError};
-use crate::sys;
 
 /// A pod file's content. Write it under another name and rename it, so that it is never seen half.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +35,19 @@ fn on() -> bool {
     true
 }
 
+impl From<PodFile> for WantedPod {
+    fn from(file: PodFile) -> Self {
+        Self {
+            namespace: file.namespace,
+            name: file.name,
+            service_account: file.service_account,
+            netns: file.netns,
+            dns: if file.dns_capture { DnsCapture::On } else { DnsCapture::Off },
+            addresses: Vec::new(),
+        }
+    }
+}
+
 /// Why a file in the folder is not a pod.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
@@ -48,65 +61,39 @@ pub(super) enum FileError {
     Uid { path: PathBuf, source: UidError },
 }
 
-/// What became of a pod, written beside its file as `<uid>.status.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "camelCase")]
-pub(super) enum Status {
-    /// The kernel captures; connections wait, since no proxy has confirmed yet.
-    Captured { error: Option<String> },
-    /// A proxy has confirmed.
-    Ready { error: Option<String> },
-    /// Un-enrolled; connections that were captured before run on.
-    Draining { error: Option<String> },
-    /// Not captured, for this reason. Tried again.
-    Failed { error: Option<String> },
-}
-
 /// The watched folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    watch: AsyncFd<OwnedFd>,
+    watch: Inotify,
+    /// Said already.
+    bad: HashSet<String>,
 }
 
 impl Folder {
     /// Watches from here on; what is there already is for the first [`Self::read`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let events = WatchFlags::CLOSE_WRITE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::DELETE
-            | WatchFlags::ONLYDIR;
-        inotify::add_watch(&watch, path, events)?;
-        Ok(Self { path: path.to_owned(), watch: sys::watched(watch)? })
+        Ok(Self { path: path.to_owned(), watch: Inotify::open(&[path])?, bad: HashSet::new() })
     }
 
     /// Waits until a pod's file came, changed or went. Cancel safe.
     pub(super) async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.watch.readable().await?;
-            let mut space = [MaybeUninit::uninit(); 4096];
-            let mut events = inotify::Reader::new(self.watch.get_ref(), &mut space);
-            let mut pods = false;
-            loop {
-                match events.next() {
-                    // No name: the queue overflowed, so anything may have changed.
-                    Ok(event) => {
-                        pods |= event.file_name().is_none_or(|name| is_pod(name.to_bytes()));
-                    }
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
-            if pods {
-                return Ok(());
-            }
-        }
+        self.watch.changed(is_pod).await
     }
 
-    /// The pods that are to be enrolled, and the files that name none.
+    /// The pods that are to be enrolled. A file that names none is reported once.
+    pub(super) fn wanted(&mut self) -> io::Result<Wanted> {
+        let (pods, bad) = self.read()?;
+        let bad: HashSet<String> = bad.iter().map(|error| chain(error)).collect();
+        for error in bad.difference(&self.bad) {
+            error!(error, "a file in the pods folder is ignored");
+        }
+        self.bad = bad;
+        let pods = pods.into_iter().map(|(uid, file)| (uid, file.into())).collect();
+        Ok(Wanted { pods, ..Wanted::default() })
+    }
+
+    /// The pods' files, and those that are none.
     pub(super) fn read(&self) -> io::Result<(BTreeMap<PodUid, PodFile>, Vec<FileError>)> {
         let (mut pods, mut bad) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&self.path)? {

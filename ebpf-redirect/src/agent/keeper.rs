@@ -1,8 +1,6 @@
 //! The owner of the node and its pods: enrolls, repairs, releases, and says what became of each.
 
 use std::collections::{BTreeMap, HashSet};
-use std::error::Error;
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,9 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 use weft_xds::zds::WorkloadInfo;
 
-use super::folder::{Folder, PodFile, Status};
+use super::chain;
 use super::roster::{News, Offer, Roster};
-use crate::netlink::DnsCapture;
+use super::source::Source;
+use super::wanted::{Ask, Standing, Status, Wanted, WantedPod};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::pod::{Drained, Draining, Enrolment, Pod, PodError, PodUid};
@@ -24,16 +23,17 @@ use crate::sys;
 
 /// How often guards are read, lost namespaces noticed, draining pods asked.
 const TICK: Duration = Duration::from_millis(200);
-/// A pod whose enrolment failed is tried again after this.
+/// A pod whose enrolment failed is tried again after this, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the keeper holds of one pod.
 #[derive(Debug)]
 enum Held {
     /// Captured.
-    Enrolled { file: PodFile, pod: Box<Pod>, watch: AbortHandle },
+    Enrolled { wanted: WantedPod, pod: Box<Pod>, watch: AbortHandle },
     /// To be captured, but that failed.
-    Failed { file: PodFile, again: Instant },
+    Failed { wanted: WantedPod, again: Instant, delay: Duration },
     /// Released; its captured connections run on.
     Draining(Option<Box<Draining>>),
 }
@@ -41,39 +41,43 @@ enum Held {
 #[derive(Debug)]
 pub(super) struct Keeper {
     node: Node,
-    folder: Folder,
+    source: Source,
     roster: Roster,
     news: mpsc::Sender<News>,
+    /// Whether what an earlier agent left of pods that are not wanted has been taken up.
+    resumed: bool,
     pods: BTreeMap<PodUid, Held>,
     watches: JoinSet<()>,
     /// Pods whose network changed since the last repair.
     touched: HashSet<PodUid>,
-    bad_files: HashSet<String>,
 }
 
 impl Keeper {
     pub(super) fn new(
         node: Node,
-        folder: Folder,
+        source: Source,
         roster: Roster,
         news: mpsc::Sender<News>,
     ) -> Self {
         Self {
             node,
-            folder,
+            source,
             roster,
             news,
+            resumed: false,
             pods: BTreeMap::new(),
             watches: JoinSet::new(),
             touched: HashSet::new(),
-            bad_files: HashSet::new(),
         }
     }
 
-    /// Keeps pods as their folder says, for ever.
-    pub(super) async fn keep(&mut self, mut news: mpsc::Receiver<News>) {
-        self.resume();
-        self.follow_folder().await;
+    /// Keeps pods as their source says, for ever.
+    pub(super) async fn keep(
+        &mut self,
+        mut news: mpsc::Receiver<News>,
+        mut asks: mpsc::Receiver<Ask>,
+    ) {
+        self.follow().await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -81,8 +85,9 @@ impl Keeper {
             tokio::select! {
                 biased;
                 Some(news) = news.recv() => self.hear(news),
-                changed = self.folder.changed() => match changed {
-                    Ok(()) => self.follow_folder().await,
+                Some(ask) = asks.recv() => self.settle(ask).await,
+                changed = self.source.changed() => match changed {
+                    Ok(()) => self.follow().await,
                     Err(error) => error!(%error, "the pods folder cannot be watched"),
                 },
                 _ = tick.tick() => self.look_around(),
@@ -90,16 +95,16 @@ impl Keeper {
         }
     }
 
-    /// Takes up pods that an earlier agent left and whose file went meanwhile.
-    fn resume(&mut self) {
+    /// Takes up pods that an earlier agent left and that are not wanted any more.
+    fn resume(&mut self, wanted: &Wanted) {
         let names = self.node.pinned_pods().unwrap_or_else(|error| {
             error!(error = chain(&error), "pinned pods cannot be listed");
             Vec::new()
         });
-        let wanted = self.folder.read().map(|(pods, _)| pods).unwrap_or_default();
         for name in names {
             let Ok(uid) = PodUid::parse(&name) else { continue };
-            if wanted.contains_key(&uid) {
+            let is_wanted = wanted.pods.contains_key(&uid) || wanted.elsewhere.contains(&uid);
+            if is_wanted || self.pods.contains_key(&uid) {
                 continue;
             }
             match Draining::resume(&mut self.node, &uid) {
@@ -108,27 +113,26 @@ impl Keeper {
                 Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
             }
         }
+        self.resumed = true;
     }
 
-    async fn follow_folder(&mut self) {
-        let (wanted, bad) = match self.folder.read() {
-            Ok(read) => read,
+    async fn follow(&mut self) {
+        let wanted = match self.source.read() {
+            Ok(wanted) => wanted,
             Err(error) => {
                 error!(%error, "the pods folder cannot be read");
                 return;
             }
         };
-        let bad: HashSet<String> = bad.iter().map(|error| chain(error)).collect();
-        for error in bad.difference(&self.bad_files) {
-            error!(error, "a file in the pods folder is ignored");
+        if !self.resumed && wanted.standing == Standing::Whole {
+            self.resume(&wanted);
         }
-        self.bad_files = bad;
         let unwanted: Vec<PodUid> = self
             .pods
             .iter()
             .filter(|(uid, held)| match held {
-                Held::Enrolled { file, .. } | Held::Failed { file, .. } => {
-                    wanted.get(uid) != Some(file)
+                Held::Enrolled { wanted: held, .. } | Held::Failed { wanted: held, .. } => {
+                    wanted.pods.get(uid) != Some(held)
                 }
                 Held::Draining(_) => false,
             })
@@ -137,12 +141,12 @@ impl Keeper {
         for uid in unwanted {
             self.release(&uid);
         }
-        for (uid, file) in wanted {
+        for (uid, wanted) in wanted.pods {
             match self.pods.get(&uid) {
                 Some(Held::Enrolled { .. } | Held::Failed { .. }) => {}
                 // Wanted again: its rules are still there, and are taken over.
                 Some(Held::Draining(_)) | None => {
-                    self.enroll(&uid, file);
+                    self.enroll(&uid, wanted, RETRY);
                     // Proxies are served between two of many pods.
                     yield_now().await;
                 }
@@ -150,52 +154,73 @@ impl Keeper {
         }
     }
 
-    fn enroll(&mut self, uid: &PodUid, file: PodFile) {
+    async fn settle(&mut self, ask: Ask) {
+        self.follow().await;
+        if let Some(Held::Failed { wanted, delay, .. }) = self.pods.get(&ask.uid) {
+            let (wanted, delay) = (wanted.clone(), *delay);
+            self.enroll(&ask.uid, wanted, delay);
+        }
+        // Whoever asked may have given up.
+        let _ = ask.done.send(());
+    }
+
+    /// `delay`: how long to wait before the next attempt, should this one fail.
+    fn enroll(&mut self, uid: &PodUid, wanted: WantedPod, delay: Duration) {
         let started = Instant::now();
-        match self.try_enroll(uid, &file) {
+        match self.try_enroll(uid, &wanted) {
             Ok((pod, offer)) => {
                 let watch = self.watch(&pod);
                 info!(
-                    pod = %uid, netns = %file.netns.display(), cookie = pod.netns().cookie(),
+                    pod = %uid, netns = %wanted.netns.display(), cookie = pod.netns().cookie(),
                     duration_us = started.elapsed().as_micros(), "enrolled"
                 );
-                self.pods.insert(uid.clone(), Held::Enrolled { file, pod: Box::new(pod), watch });
+                self.pods.insert(uid.clone(), Held::Enrolled { wanted, pod: Box::new(pod), watch });
                 self.say(uid, &Status::Captured { error: None });
                 self.roster.add(offer);
             }
             Err(error) => {
+                let misplaced = matches!(error, PodError::Netns(_) | PodError::Stranger { .. });
                 let error = chain(&error);
                 let known = matches!(self.pods.get(uid), Some(Held::Failed { .. }));
                 if !known {
                     error!(pod = %uid, error, "enrolment failed, trying again");
                 }
-                let again = Instant::now() + RETRY;
-                self.pods.insert(uid.clone(), Held::Failed { file, again });
+                self.fail(uid, wanted, delay);
                 self.say(uid, &Status::Failed { error: Some(error) });
+                if misplaced {
+                    self.source.misplaced(uid);
+                }
             }
         }
     }
 
-    fn try_enroll(&mut self, uid: &PodUid, file: &PodFile) -> Result<(Pod, Offer), PodError> {
-        let dns = if file.dns_capture { DnsCapture::On } else { DnsCapture::Off };
-        let netns = Netns::open(&file.netns)?;
-        let offered = Netns::open(&file.netns)?;
+    fn fail(&mut self, uid: &PodUid, wanted: WantedPod, delay: Duration) {
+        let again = Instant::now() + delay;
+        let delay = (delay * 2).min(RETRY_MAX);
+        self.pods.insert(uid.clone(), Held::Failed { wanted, again, delay });
+    }
+
+    fn try_enroll(&mut self, uid: &PodUid, wanted: &WantedPod) -> Result<(Pod, Offer), PodError> {
+        let dns = wanted.dns;
+        let netns = Netns::open(&wanted.netns)?;
+        let offered = Netns::open(&wanted.netns)?;
         let listeners = netns.run(|| sockets::listen(dns))?.map_err(|source| PodError::Inside {
             what: "opening listeners",
-            netns: file.netns.clone(),
+            netns: wanted.netns.clone(),
             source,
         })?;
-        let enrolment = Enrolment { uid: uid.clone(), netns, dns };
+        let enrolment =
+            Enrolment { uid: uid.clone(), netns, dns, addresses: wanted.addresses.clone() };
         let pod = Pod::enroll(&mut self.node, enrolment, &listeners)?;
         if offered.cookie() != pod.netns().cookie() {
             return Err(PodError::Netns(crate::netns::NetnsError::Replaced {
-                path: file.netns.clone(),
+                path: wanted.netns.clone(),
             }));
         }
         let info = WorkloadInfo {
-            name: file.name.clone(),
-            namespace: file.namespace.clone(),
-            service_account: file.service_account.clone(),
+            name: wanted.name.clone(),
+            namespace: wanted.namespace.clone(),
+            service_account: wanted.service_account.clone(),
         };
         Ok((pod, Offer { uid: uid.clone(), info, netns: offered, listeners }))
     }
@@ -354,9 +379,9 @@ impl Keeper {
             self.lose(&uid);
         }
         for uid in again {
-            if let Some(Held::Failed { file, .. }) = self.pods.get(&uid) {
-                let file = file.clone();
-                self.enroll(&uid, file);
+            if let Some(Held::Failed { wanted, delay, .. }) = self.pods.get(&uid) {
+                let (wanted, delay) = (wanted.clone(), *delay);
+                self.enroll(&uid, wanted, delay);
             }
         }
         self.drain_further();
@@ -395,42 +420,30 @@ impl Keeper {
         }
     }
 
-    /// The namespace went, or its name leads to another one. Where the file stays, that one is enrolled.
+    /// The namespace went, or its name leads to another one. Where the pod stays wanted, that one is enrolled.
     fn lose(&mut self, uid: &PodUid) {
-        let Some(Held::Enrolled { file, watch, .. }) = self.pods.remove(uid) else { return };
+        let Some(Held::Enrolled { wanted, watch, .. }) = self.pods.remove(uid) else { return };
         watch.abort();
-        warn!(pod = %uid, netns = %file.netns.display(), "the pod's namespace is gone");
+        warn!(pod = %uid, netns = %wanted.netns.display(), "the pod's namespace is gone");
         self.roster.remove(uid);
-        let again = Instant::now() + RETRY;
-        self.pods.insert(uid.clone(), Held::Failed { file, again });
+        self.fail(uid, wanted, RETRY);
         if let Err(error) = Draining::resume(&mut self.node, uid) {
             error!(pod = %uid, error = chain(&error), "a lost pod's pins cannot be removed");
         }
         let error = Some("its network namespace is gone".to_owned());
         self.say(uid, &Status::Failed { error });
+        self.source.misplaced(uid);
     }
 
     fn forget(&self, uid: &PodUid) {
-        if let Err(error) = self.folder.remove_status(uid) {
+        if let Err(error) = self.source.forget(uid) {
             warn!(pod = %uid, %error, "the pod's status cannot be removed");
         }
     }
 
     fn say(&self, uid: &PodUid, status: &Status) {
-        if let Err(error) = self.folder.write_status(uid, status) {
+        if let Err(error) = self.source.say(uid, status) {
             warn!(pod = %uid, %error, "the pod's status cannot be written");
         }
     }
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a string cannot fail.
-        let _ = write!(line, ": {cause}");
-        source = cause.source();
-    }
-    line
 }

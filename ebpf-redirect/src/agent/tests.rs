@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::folder::{Folder, PodFile, Status};
+use super::folder::{Folder, PodFile};
+use super::wanted::Status;
 use crate::pod::PodUid;
 
 const WHOLE: &str = r#"{"uid":"u1","namespace":"shop","name":"web","serviceAccount":"web",
@@ -43,7 +44,7 @@ async fn a_bad_file_is_named_and_others_are_read() {
     fs::write(dir.path().join("notes.txt"), "").unwrap();
     let (pods, bad) = folder(dir.path()).read().unwrap();
     assert_eq!(pods.len(), 1);
-    let mut said: Vec<String> = bad.iter().map(|error| super::keeper::chain(error)).collect();
+    let mut said: Vec<String> = bad.iter().map(|error| super::chain(error)).collect();
     said.sort();
     let at = |file: &str| format!("pod file {}", dir.path().join(file).display());
     assert_eq!(said.len(), 4, "{said:?}");

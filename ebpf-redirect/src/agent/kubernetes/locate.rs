@@ -1,0 +1,191 @@
+//! Where the network namespace of a pod is that was there before us: the runtime is asked, else `/proc` searched.
+//!
+//! Nothing is believed: a namespace that has not the pod's addresses is another pod's (istio#61211).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::Shared;
+use super::cluster::Place;
+use super::cri::{self, CriError};
+use super::objects::{End, Facts};
+use crate::agent::chain;
+use crate::netns::Netns;
+use crate::pod::{PodError, PodUid, check_addresses};
+
+#[cfg(test)]
+mod tests;
+
+/// How soon a pod that was not found is looked for again, at first; then after twice as long, and so on.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Why a pod's namespace is not known.
+#[derive(Debug, thiserror::Error)]
+enum LocateError {
+    #[error("its network namespace is not found: no process of it is in /proc{}", told(.runtime.as_ref()))]
+    Nowhere { runtime: Option<CriError> },
+    #[error("its network namespace is not found: /proc cannot be read")]
+    Proc(#[source] io::Error),
+    #[error("what seemed to be its network namespace is not")]
+    Another(#[source] PodError),
+}
+
+fn told(runtime: Option<&CriError>) -> String {
+    runtime.map_or_else(String::new, |error| format!(", and {}", chain(error)))
+}
+
+/// Looks for pods' namespaces.
+#[derive(Debug)]
+pub(super) struct Locator {
+    runtimes: Vec<PathBuf>,
+    /// The host's own namespace, which is no pod's.
+    host: Option<(u64, u64)>,
+    /// Pods that were looked for: when to look again, and how long to wait after that.
+    tries: HashMap<PodUid, (Instant, Duration)>,
+}
+
+impl Locator {
+    pub(super) fn new(runtimes: Vec<PathBuf>, host_netns: &Path) -> Self {
+        let host = fs::metadata(host_netns).map(|meta| (meta.dev(), meta.ino())).ok();
+        Self { runtimes, host, tries: HashMap::new() }
+    }
+
+    /// Looks for ever.
+    pub(super) async fn run(mut self, shared: &Shared) {
+        let mut facts = shared.facts.subscribe();
+        loop {
+            facts.mark_unchanged();
+            let unplaced = shared.look().unplaced();
+            let next = self.look_for(&unplaced, shared).await;
+            tokio::select! {
+                _ = facts.changed() => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Looks for those whose time has come. When to look again, if at all.
+    async fn look_for(&mut self, unplaced: &[(PodUid, Facts)], shared: &Shared) -> Option<Instant> {
+        // Who has been captured meanwhile, and is lost again, is looked for at once.
+        self.tries.retain(|uid, _| !shared.look().is_captured(uid));
+        for (uid, facts) in unplaced {
+            let (due, delay) = self.tries.get(uid).copied().unwrap_or((Instant::now(), RETRY));
+            if due > Instant::now() {
+                continue;
+            }
+            let again = (Instant::now() + delay, (delay * 2).min(RETRY_MAX));
+            self.tries.insert(uid.clone(), again);
+            match self.locate(uid, facts).await {
+                Ok(place) => {
+                    info!(pod = %uid, netns = %place.netns.display(), "the pod's namespace is found");
+                    shared.tell(|cluster| cluster.place(uid, place));
+                }
+                // It is going: no wonder.
+                Err(error) if facts.end != End::Unseen => debug!(pod = %uid, error = chain(&error)),
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(pod = %uid, error, "the pod is not captured, trying again");
+                    shared.note(|cluster| cluster.not_found(uid, error));
+                }
+            }
+        }
+        let of_unplaced = |(uid, _): &(PodUid, Facts)| self.tries.get(uid).map(|(due, _)| *due);
+        unplaced.iter().filter_map(of_unplaced).min()
+    }
+
+    async fn locate(&self, uid: &PodUid, facts: &Facts) -> Result<Place, LocateError> {
+        let ids = [Some(uid.as_str()), facts.static_uid.as_deref()];
+        let ids: Vec<&str> = ids.into_iter().flatten().collect();
+        let mut runtime = None;
+        if let Some(socket) = self.runtimes.iter().find(|socket| socket.exists()) {
+            match cri::sandbox(socket, &ids).await {
+                Ok(found) => {
+                    let netns = as_the_host_sees(&found.netns);
+                    match check(&netns, &facts.addresses) {
+                        Ok(()) => return Ok(place(Some(found.container), netns, facts)),
+                        Err(error) => {
+                            warn!(pod = %uid, error = chain(&error), "the runtime is wrong");
+                        }
+                    }
+                }
+                Err(error) => runtime = Some(error),
+            }
+        }
+        let found = search(Path::new("/proc"), &ids, self.host).map_err(LocateError::Proc)?;
+        let netns = found.ok_or(LocateError::Nowhere { runtime })?;
+        check(&netns, &facts.addresses).map_err(LocateError::Another)?;
+        Ok(place(None, netns, facts))
+    }
+}
+
+fn place(container: Option<String>, netns: PathBuf, facts: &Facts) -> Place {
+    Place { container, netns, addresses: facts.addresses.clone() }
+}
+
+fn check(netns: &Path, addresses: &[IpAddr]) -> Result<(), PodError> {
+    check_addresses(&Netns::open(netns)?, addresses)
+}
+
+/// A runtime tells a path of the host. In a container of ours it may be reached through the host's first process.
+pub(super) fn as_the_host_sees(path: &Path) -> PathBuf {
+    if path.exists() {
+        return path.to_owned();
+    }
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let through = Path::new("/proc/1/root").join(relative);
+    if through.exists() { through } else { path.to_owned() }
+}
+
+/// The namespace of the pod's oldest process: the one that holds the sandbox, and that ends with it.
+///
+/// Never the newest of a name (istio#55139): a process is the pod's by its cgroup, which has the pod's UID.
+fn search(proc: &Path, ids: &[&str], host: Option<(u64, u64)>) -> io::Result<Option<PathBuf>> {
+    // The systemd driver writes the UID with underscores.
+    let both = |id: &&str| [format!("pod{id}"), format!("pod{}", id.replace('-', "_"))];
+    let names: Vec<String> = ids.iter().flat_map(both).collect();
+    let mut oldest: Option<(u64, PathBuf)> = None;
+    for entry in fs::read_dir(proc)? {
+        let process = entry?.path();
+        // It may end while we look at it: then it is not the one.
+        let Ok(cgroup) = fs::read_to_string(process.join("cgroup")) else { continue };
+        if !is_in(&cgroup, &names) {
+            continue;
+        }
+        let netns = process.join("ns/net");
+        let Ok(meta) = fs::metadata(&netns) else { continue };
+        let Some(start) = start_time(&process) else { continue };
+        let is_older = oldest.as_ref().is_none_or(|(before, _)| start < *before);
+        if Some((meta.dev(), meta.ino())) != host && is_older {
+            oldest = Some((start, netns));
+        }
+    }
+    Ok(oldest.map(|(_, netns)| netns))
+}
+
+/// Whether a part of a cgroup's path is the pod's: `pod<uid>`, or `kubepods-burstable-pod<uid>.slice`.
+fn is_in(cgroup: &str, names: &[String]) -> bool {
+    let parts = cgroup.split(['/', '\n']);
+    let mut parts = parts.map(|part| part.strip_suffix(".slice").unwrap_or(part));
+    parts.any(|part| {
+        names.iter().any(|name| {
+            part.strip_suffix(name.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+        })
+    })
+}
+
+/// When the process started, in ticks. Spec: proc(5), field 22; the name before it may hold anything.
+fn start_time(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,99 @@
+//! What the API server says, as it says it.
+
+use std::fmt::Debug;
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client};
+use tracing::{error, info, warn};
+use weft_model::enrollment::Wish;
+
+use super::Shared;
+use super::objects::{self, Facts, Pod};
+use crate::agent::chain;
+use crate::pod::PodUid;
+
+/// Follows namespaces' labels for ever.
+pub(super) async fn namespaces(client: Client, shared: &Shared) {
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+    let stream = watcher(api, Config::default()).default_backoff();
+    follow("namespaces", stream, |event| {
+        if let Some(event) = map(event, namespace) {
+            shared.tell(|cluster| cluster.namespace_event(event));
+        }
+    })
+    .await;
+}
+
+/// Follows the pods of this node for ever.
+pub(super) async fn pods(client: Client, node: &str, shared: &Shared) {
+    let api: Api<Pod> = Api::all(client);
+    let config = Config::default().fields(&format!("spec.nodeName={node}"));
+    let stream = watcher(api, config).default_backoff();
+    follow("pods", stream, |event| {
+        if let Some(event) = map(event, pod) {
+            shared.tell(|cluster| cluster.pod_event(event));
+        }
+    })
+    .await;
+}
+
+async fn follow<K: Debug>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut each: impl FnMut(Event<K>),
+) {
+    let mut stream = Box::pin(stream);
+    let mut is_away = false;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                // A list that has only begun proves nothing.
+                if is_away && !matches!(event, Event::Init) {
+                    info!(what, "the API server answers again");
+                    is_away = false;
+                }
+                each(event);
+            }
+            Err(error) if is_away => tracing::debug!(what, error = chain(&error), "still away"),
+            Err(error) => {
+                is_away = true;
+                warn!(
+                    what,
+                    error = chain(&error),
+                    "cannot be watched; what is known stays in force"
+                );
+            }
+        }
+    }
+    error!(what, "the watch ended");
+}
+
+/// `None`: it is about an object of which nothing can be made.
+fn map<K, T>(event: Event<K>, each: impl Fn(K) -> Option<T>) -> Option<Event<T>> {
+    Some(match event {
+        Event::Apply(object) => Event::Apply(each(object)?),
+        Event::Delete(object) => Event::Delete(each(object)?),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(each(object)?),
+        Event::InitDone => Event::InitDone,
+    })
+}
+
+fn namespace(object: PartialObjectMeta<Namespace>) -> Option<(String, Wish)> {
+    let wish = objects::wish(object.metadata.labels.as_ref());
+    Some((object.metadata.name?, wish))
+}
+
+fn pod(object: Pod) -> Option<(PodUid, Facts)> {
+    match objects::facts(object) {
+        Ok(pod) => Some(pod),
+        Err(error) => {
+            error!(%error, "a pod is passed over");
+            None
+        }
+    }
+}
