@@ -9,7 +9,7 @@ use std::{
 use rustls_pki_types::UnixTime;
 use tempfile::TempDir;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
-use weft_certs::{Authority, REQUESTS_MAX};
+use weft_certs::{Authority, KeyPair, REQUESTS_MAX};
 use weft_model::TrustDomain;
 
 use super::*;
@@ -114,9 +114,11 @@ impl CertificateSource for Arc<Ca> {
         self.gate.add_permits(1);
         let scripted = self.script.lock().unwrap().pop_front();
         let then = self.then.lock().unwrap();
-        let identity = match scripted.as_ref().unwrap_or(&then) {
-            Do::Sign => identity.clone(),
-            Do::SignFor(other) => other.clone(),
+        let (identity, request) = match scripted.as_ref().unwrap_or(&then) {
+            Do::Sign => (identity.clone(), request),
+            Do::SignFor(other) => {
+                (other.clone(), KeyPair::generate().unwrap().request(other).unwrap())
+            }
             Do::Refuse => {
                 return Err(ServiceError::Refused {
                     address: "memory".to_owned(),
