@@ -19,7 +19,7 @@ use tokio::{
 use tracing::warn;
 use weft_xds::codec::ResourceType;
 
-use crate::{mesh::Known, metrics::Metrics, stop::Stop};
+use crate::{clock, mesh::Known, metrics::Metrics, stop::Stop, watch::Watches};
 
 const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Pages {
     pub(crate) known: Arc<Known>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of an API server; empty when a folder is served.
+    pub(crate) watches: Arc<Watches>,
 }
 
 pub(crate) async fn serve(listener: TcpListener, pages: Pages, mut stop: Stop) {
@@ -74,8 +76,15 @@ impl Pages {
             return response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into());
         }
         match path {
-            // The folder is read before anything listens.
-            "/healthz/ready" => response(StatusCode::OK, "text/plain", "ready\n".into()),
+            // Ready stays ready: who loses the API server goes on serving what it knows, and says how old it is.
+            "/healthz/ready" | "/readyz" if self.known.is_complete() => {
+                response(StatusCode::OK, "text/plain", "ready\n".into())
+            }
+            "/healthz/ready" | "/readyz" => response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain",
+                format!("not everything is read yet: {}\n", self.watches.unread().join(", ")),
+            ),
             "/metrics" => {
                 response(StatusCode::OK, "text/plain; version=0.0.4", self.metrics_text())
             }
@@ -89,7 +98,8 @@ impl Pages {
         let resources = self.known.resources();
         let resources = resources.borrow();
         let count = ResourceType::ALL.into_iter().map(|kind| resources.iter(kind).count()).sum();
-        self.metrics.text(count, self.known.problems().len())
+        let text = self.metrics.text(count, self.known.problems().len());
+        text + &self.watches.text(clock::instant())
     }
 
     fn config(&self) -> Value {

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::{
     FieldProblem, Problem,
-    objects::{Object, ObjectKey},
+    objects::{Difference, Object, ObjectKey},
 };
 
 mod kept;
@@ -47,14 +47,6 @@ struct File {
     problems: Vec<Problem>,
     /// Why its good text is not on the disk, if it should be.
     unkept: Option<Problem>,
-}
-
-/// What a look at the folder found.
-#[derive(Debug, Default, PartialEq)]
-pub struct Difference {
-    /// In the order of [`crate::objects::Kind`]: policies before the pods that they guard.
-    pub apply: Vec<Object>,
-    pub delete: Vec<ObjectKey>,
 }
 
 impl Folder {

@@ -1,11 +1,11 @@
 //! The control plane: compiles Kubernetes objects to workload xDS and signs certificates.
 //!
 //! ```text
-//!   dir (a folder)  ─┐  apply(Object) / delete(key)
-//!   watch (later)   ─┴─> index ── dirty units ──> compile ── Change ──> serve (delta xDS) ──> nodes
-//!                          │      (synchronous,      (pure)
-//!                          │       explicit indexes)
-//!                          └───────────────────────> ca  may this node have this identity?
+//!   dir (a folder)          ─┐  apply(Object) / delete(key)
+//!   watch (an API server)   ─┴─> index ── dirty units ──> compile ── Change ──> serve (delta xDS) ──> nodes
+//!                                  │      (synchronous,      (pure)
+//!                                  │       explicit indexes)
+//!                                  └───────────────────────> ca  may this node have this identity?
 //! ```
 //!
 //! Invariants: what was compiled step by step equals what is compiled from scratch; a policy that cannot be
@@ -18,6 +18,7 @@ mod admin;
 mod attest;
 mod ca;
 mod caller;
+mod check;
 mod clock;
 pub mod compile;
 pub mod data;
@@ -35,13 +36,16 @@ mod review;
 mod run;
 mod serve;
 mod signing;
+mod source;
 mod stop;
 pub mod store;
 pub mod token;
 mod validate;
+pub mod watch;
 
 pub use caller::Caller;
 pub use compile::Mesh;
 pub use problem::{FieldProblem, Problem};
 pub use run::{Options, Running, node_token, start};
+pub use source::Source;
 pub use validate::validate;

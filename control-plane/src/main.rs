@@ -1,11 +1,11 @@
-//! `weft-control`: serves a folder of manifests to the nodes of a mesh, and signs their certificates.
+//! `weft-control`: serves a cluster, or a folder of manifests, to the nodes of a mesh, and signs their certificates.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use weft_control::{Mesh, Options, node_token, start};
+use weft_control::{Mesh, Options, Source, node_token, start, watch::Access};
 use weft_model::TrustDomain;
 
 #[derive(Parser)]
@@ -25,9 +25,12 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Run {
-    /// The folder of Kubernetes manifests; it is watched.
-    #[arg(long)]
-    dir: PathBuf,
+    #[command(flatten)]
+    source: From,
+    /// The kubeconfig file with which the API server is reached. Without it: the service account's in a pod, or
+    /// what kubectl would use.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
     /// Where the keys are kept; the root's certificate is written to root-cert.pem in it.
     #[arg(long)]
     data: PathBuf,
@@ -43,9 +46,23 @@ struct Run {
     /// The cluster that the manifests are of.
     #[arg(long, default_value = "Kubernetes")]
     cluster_id: String,
+    /// How often what is served is compared with everything compiled anew.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    self_check_seconds: u64,
     /// Address for readiness, metrics and what is served.
     #[arg(long, default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct From {
+    /// The folder of Kubernetes manifests; it is watched.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Watch a Kubernetes API server.
+    #[arg(long)]
+    kubernetes: bool,
 }
 
 #[derive(clap::Args)]
@@ -83,12 +100,16 @@ fn run(args: Run) -> Result<()> {
         .with_context(|| format!("RUST_LOG: `{filter}` is not a filter"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let options = Options {
-        dir: args.dir,
+        source: match args.source.dir {
+            Some(dir) => Source::Folder(dir),
+            None => Source::Kubernetes(args.kubeconfig.map_or(Access::Found, Access::Kubeconfig)),
+        },
         data: args.data,
         listen: args.listen,
         server_names: args.server_names,
         admin: args.admin,
         mesh: Mesh::new(&args.cluster_id, args.trust_domain),
+        self_check: Duration::from_secs(args.self_check_seconds),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

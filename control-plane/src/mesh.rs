@@ -1,9 +1,6 @@
 //! What the process knows, shared by those who answer: nodes, the certificate service, the admin pages.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering::Relaxed},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -14,33 +11,24 @@ use weft_xds::{
     delta::Resources,
 };
 
-use crate::{
-    Problem,
-    compile::Mesh,
-    dir::{Difference, Folder},
-    index::Index,
-    validate::problems,
-};
+use crate::{Problem, compile::Mesh, index::Index, objects::Difference};
 
 /// The index and what is made of it.
 #[derive(Debug)]
 pub(crate) struct Known {
     index: Mutex<Index>,
     resources: watch::Sender<Resources>,
+    complete: watch::Sender<bool>,
     problems: ArcSwap<Vec<Problem>>,
-    idle_looks: AtomicU32,
 }
-
-/// Looks without a change between two comparisons with everything compiled anew: about every five minutes.
-const LOOKS_PER_CHECK: u32 = 30;
 
 impl Known {
     pub(crate) fn new(mesh: Mesh) -> Arc<Self> {
         Arc::new(Self {
             index: Mutex::new(Index::new(mesh)),
             resources: watch::Sender::new(Resources::default()),
+            complete: watch::Sender::new(false),
             problems: ArcSwap::default(),
-            idle_looks: AtomicU32::new(0),
         })
     }
 
@@ -58,41 +46,73 @@ impl Known {
         self.problems.load_full()
     }
 
-    /// Takes in what changed and publishes what came of it, all at once.
-    pub(crate) fn take(&self, difference: &Difference, folder: &Folder) {
+    /// Whether something was published. Before, nothing may be served: pods without the policies that guard
+    /// them would be open.
+    pub(crate) fn is_complete(&self) -> bool {
+        *self.complete.borrow()
+    }
+
+    /// Returns once something was published. Cancel safe.
+    pub(crate) async fn complete(&self) {
+        // The sender is ours: it is there for as long as we are.
+        self.complete.subscribe().wait_for(|complete| *complete).await.ok();
+    }
+
+    /// Takes in what changed. Nobody is told before [`Self::publish`].
+    pub(crate) fn apply(&self, difference: &Difference) {
         let mut index = self.index();
         difference.delete.iter().for_each(|key| index.delete(key));
         difference.apply.iter().for_each(|object| index.apply(object));
-        let mut changes = index.flush();
-        if changes.is_empty() && self.is_check_due() {
-            changes = index.check();
-            if !changes.is_empty() {
-                // A defect of ours in index/dirty.rs; what is served is right again from here on.
-                error!(resources = changes.len(), "configuration was not what it compiles to");
-            }
-        }
-        let found = problems(folder, &index);
-        drop(index);
-        if !changes.is_empty() {
-            info!(
-                objects = difference.apply.len() + difference.delete.len(),
-                resources = changes.len(),
-                "configuration changed"
-            );
-            self.resources.send_modify(|resources| changes.iter().for_each(|c| put(resources, c)));
-        }
-        self.report(found);
     }
 
-    fn is_check_due(&self) -> bool {
-        self.idle_looks.fetch_add(1, Relaxed) % LOOKS_PER_CHECK == LOOKS_PER_CHECK - 1
+    /// Compiles what was taken in and tells all that came of it at once: returns how many resources.
+    /// `found` says what is wrong besides.
+    pub(crate) fn publish(&self, found: impl FnOnce(&Index) -> Vec<Problem>) -> usize {
+        let mut index = self.index();
+        let changes = index.flush();
+        let found = found(&index);
+        self.tell(&changes);
+        drop(index);
+        self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));
+        self.report(found);
+        changes.len()
+    }
+
+    /// Compares what is served with everything compiled anew, and mends it: returns how many resources were
+    /// not right. Costs a compilation of all, on the caller's thread.
+    pub(crate) fn check(&self) -> usize {
+        if !self.is_complete() {
+            return 0;
+        }
+        let mut index = self.index();
+        // What is not told yet is no mistake.
+        let mut changes = index.flush();
+        let wrong = index.check();
+        if !wrong.is_empty() {
+            // A defect of ours in index/dirty.rs; what is served is right again from here on.
+            error!(resources = wrong.len(), "configuration was not what it compiles to");
+        }
+        let count = wrong.len();
+        changes.extend(wrong);
+        self.tell(&changes);
+        count
+    }
+
+    // With the index held, so that what is told later was also compiled later.
+    fn tell(&self, changes: &[Change]) {
+        if !changes.is_empty() {
+            self.resources.send_modify(|resources| changes.iter().for_each(|c| put(resources, c)));
+        }
     }
 
     /// Each problem is told when it appears, not at every look.
-    fn report(&self, found: Vec<Problem>) {
+    pub(crate) fn report(&self, found: Vec<Problem>) {
         let before = self.problems.load();
+        if **before == found {
+            return;
+        }
         for problem in found.iter().filter(|problem| !before.contains(problem)) {
-            warn!(problem = %problem, "manifest refused in part");
+            warn!(problem = %problem, "refused in part");
         }
         for problem in before.iter().filter(|problem| !found.contains(problem)) {
             info!(problem = %problem, "problem is gone");

@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     refused: AtomicU64,
     issued: AtomicU64,
     denied: [AtomicU64; DenialReason::ALL.len()],
+    checks: AtomicU64,
+    repaired: AtomicU64,
 }
 
 macro_rules! reasons {
@@ -83,6 +85,12 @@ impl Metrics {
         }
     }
 
+    /// Everything was compiled anew, and so many resources were not what they should have been.
+    pub(crate) fn checked(&self, repaired: usize) {
+        self.checks.fetch_add(1, Relaxed);
+        self.repaired.fetch_add(u64::try_from(repaired).unwrap_or(u64::MAX), Relaxed);
+    }
+
     pub(crate) fn text(&self, resources: usize, problems: usize) -> String {
         let size = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let rows = [
@@ -105,6 +113,18 @@ impl Metrics {
                 "counter",
                 "Certificates that were signed.",
                 self.issued.load(Relaxed),
+            ),
+            (
+                "weft_control_self_checks_total",
+                "counter",
+                "Comparisons of what is served with everything compiled anew.",
+                self.checks.load(Relaxed),
+            ),
+            (
+                "weft_control_self_check_repaired_total",
+                "counter",
+                "Resources that a comparison found wrong and mended: a defect of the control plane.",
+                self.repaired.load(Relaxed),
             ),
         ];
         let mut text = String::new();

@@ -17,8 +17,8 @@ pub mod security;
 
 pub use self::core::{
     Condition, Container, ContainerPort, IntOrString, LoadBalancerIngress, LoadBalancerStatus,
-    Namespace, Pod, PodIp, PodSpec, PodStatus, Service, ServiceAccount, ServicePort, ServiceSpec,
-    ServiceStatus,
+    Namespace, Node, Pod, PodIp, PodSpec, PodStatus, Service, ServiceAccount, ServicePort,
+    ServiceSpec, ServiceStatus,
 };
 pub use discovery::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, ObjectReference, SERVICE_NAME_LABEL,
@@ -36,6 +36,7 @@ pub use security::{AuthorizationPolicy, PeerAuthentication};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Kind {
     Namespace,
+    Node,
     ServiceAccount,
     AuthorizationPolicy,
     PeerAuthentication,
@@ -52,6 +53,7 @@ impl Kind {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         match (group, kind) {
             ("", "Namespace") => Some(Self::Namespace),
+            ("", "Node") => Some(Self::Node),
             ("", "ServiceAccount") => Some(Self::ServiceAccount),
             ("", "Service") => Some(Self::Service),
             ("", "Pod") => Some(Self::Pod),
@@ -67,6 +69,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::ServiceAccount => "ServiceAccount",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
@@ -79,7 +82,7 @@ impl Kind {
     }
 }
 
-/// Namespace and name within a kind. The namespace is empty for a `Namespace` object.
+/// Namespace and name within a kind. The namespace is empty for a `Namespace` and for a `Node`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Name {
     pub namespace: Arc<str>,
@@ -125,6 +128,7 @@ impl Serialize for ObjectKey {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Object {
     Namespace(Arc<Namespace>),
+    Node(Arc<Node>),
     ServiceAccount(Arc<ServiceAccount>),
     Service(Arc<Service>),
     Pod(Arc<Pod>),
@@ -139,6 +143,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
             Self::ServiceAccount(_) => Kind::ServiceAccount,
             Self::Service(_) => Kind::Service,
             Self::Pod(_) => Kind::Pod,
@@ -153,6 +158,7 @@ impl Object {
     pub fn meta(&self) -> &ObjectMeta {
         match self {
             Self::Namespace(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
             Self::ServiceAccount(o) => &o.metadata,
             Self::Service(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
@@ -167,6 +173,14 @@ impl Object {
     pub fn key(&self) -> ObjectKey {
         ObjectKey { kind: self.kind(), name: self.meta().key() }
     }
+}
+
+/// What a source has found since it was last asked.
+#[derive(Debug, Default, PartialEq)]
+pub struct Difference {
+    /// In the order of [`Kind`], if found at once: policies before the pods that they guard.
+    pub apply: Vec<Object>,
+    pub delete: Vec<ObjectKey>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::objects::ObjectKey;
 /// One thing wrong in a manifest. Shown by `weft validate`, logged once per change, listed at `/problems`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Problem {
-    /// Relative to the folder that was read.
+    /// Relative to the folder that was read; empty where the API server told it.
     pub file: PathBuf,
     /// Counted from 1; `None` where the whole file is meant.
     pub line: Option<u64>,
@@ -24,11 +24,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+        if !self.file.as_os_str().is_empty() {
+            write!(f, "{}", self.file.display())?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
         }
-        f.write_str(": ")?;
         if let Some(object) = &self.object {
             write!(f, "{object}: ")?;
         }
@@ -40,6 +42,14 @@ impl fmt::Display for Problem {
             write!(f, " (`{}`)", self.value)?;
         }
         Ok(())
+    }
+}
+
+impl Problem {
+    /// A problem of the cluster's state; it is in no file.
+    pub(crate) fn in_cluster(problem: FieldProblem) -> Self {
+        let FieldProblem { object, field, value, message } = problem;
+        Self { file: PathBuf::new(), line: None, object: Some(object), field, value, message }
     }
 }
 

@@ -20,16 +20,17 @@ use crate::{
     admin::{self, Pages},
     attest::Attestor,
     ca::Certificates,
-    clock,
+    check, clock,
     compile::Mesh,
     data::Data,
-    dir::{Folder, Watcher},
     listen::{self, Certificate, Routes},
     mesh::Known,
     metrics::Metrics,
     serve::Discovery,
     signing::signing,
+    source::{self, Source},
     stop::{Stop, Stopper, stop},
+    watch::Watches,
 };
 
 /// How long streams may end after a stop.
@@ -42,8 +43,8 @@ const DISCOVERY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What the process is told.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder of manifests.
-    pub dir: PathBuf,
+    /// Where the objects come from.
+    pub source: Source,
     /// Where keys are kept and the root's certificate is written.
     pub data: PathBuf,
     pub listen: SocketAddr,
@@ -51,6 +52,8 @@ pub struct Options {
     pub server_names: Vec<String>,
     pub admin: SocketAddr,
     pub mesh: Mesh,
+    /// How often what is served is compared with everything compiled anew.
+    pub self_check: Duration,
 }
 
 /// A control plane that listens.
@@ -94,7 +97,8 @@ impl Running {
     }
 }
 
-/// Reads the folder, opens the root, listens. Errors: what cannot be read, made or bound.
+/// Opens the root, begins to read, listens. Nodes are served once everything has been read for the first time.
+/// Errors: what cannot be read, made or bound.
 pub async fn start(options: Options) -> Result<Running> {
     let data = Data::open(&options.data)?;
     let (_signer, signing) = signing(data.authority(&options.mesh.trust_domain, clock::now())?);
@@ -103,9 +107,9 @@ pub async fn start(options: Options) -> Result<Running> {
     let metrics = Arc::new(Metrics::default());
     let (stopper, stop) = stop();
 
-    let watcher = Watcher::new(&options.dir)?;
-    let folder = Folder::new(&options.dir).remembering(data.last_good()?);
-    let folder = look(folder, &known).await?;
+    let watches = Arc::new(Watches::default());
+    let (feed_name, feed) =
+        source::begin(&options.source, &data, known.clone(), watches.clone()).await?;
 
     let bind = |address: SocketAddr| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
@@ -130,15 +134,16 @@ pub async fn start(options: Options) -> Result<Running> {
     };
     let mut tasks = JoinSet::new();
     let nodes = listen::serve(listener, certificate.clone(), routes, stop.clone());
-    task(&mut tasks, "the listener of nodes", nodes);
-    let pages = Pages { known: known.clone(), metrics };
+    task(&mut tasks, "the listener of nodes", when_complete(known.clone(), stop.clone(), nodes));
+    let check = check::keep(known.clone(), metrics.clone(), options.self_check);
+    task(&mut tasks, "the self-check", or_stopped(check, stop.clone()));
+    let pages = Pages { known, metrics, watches };
     task(&mut tasks, "the admin server", admin::serve(admin_listener, pages, stop.clone()));
     let kept = stop.clone();
     let keep = async move { or_stopped(certificate.keep(), kept).await };
     task(&mut tasks, "the renewal of the listener's certificate", keep);
-    let follow = or_stopped(follow(folder, watcher, known), stop);
-    task(&mut tasks, "the watch of the folder", follow);
-    info!(%listen, %admin, dir = %options.dir.display(), "serving");
+    task(&mut tasks, feed_name, or_stopped(feed, stop));
+    info!(%listen, %admin, "listening");
     Ok(Running { listen, admin, tasks, stop: stopper })
 }
 
@@ -153,54 +158,24 @@ fn task(
     });
 }
 
+/// Begins a task when everything was read once: pods without the policies that guard them would be open.
+async fn when_complete(known: Arc<Known>, mut stop: Stop, task: impl Future<Output = ()>) {
+    tokio::select! {
+        // Biased: a stop must win.
+        biased;
+        () = stop.stopped() => return,
+        () = known.complete() => {}
+    }
+    info!("everything is read: nodes are served");
+    task.await;
+}
+
 async fn or_stopped(task: impl Future<Output = ()>, mut stop: Stop) {
     tokio::select! {
         // Biased: a stop must win.
         biased;
         () = stop.stopped() => {}
         () = task => {}
-    }
-}
-
-/// Looks at the folder whenever something may have changed; ends only when it can look no more.
-async fn follow(mut folder: Folder, mut watcher: Watcher, known: Arc<Known>) {
-    let mut readable = true;
-    loop {
-        watcher.changed().await;
-        let root = folder.root().to_owned();
-        let (back, result) = look_once(folder, &known).await;
-        let Some(back) = back else { return };
-        folder = back;
-        if let Err(error) = &result
-            && readable
-        {
-            let root = root.display();
-            warn!(%root, error = %error, "folder cannot be read: its last good state stays");
-        }
-        readable = result.is_ok();
-    }
-}
-
-async fn look(folder: Folder, known: &Arc<Known>) -> Result<Folder> {
-    let root = folder.root().to_owned();
-    let (folder, result) = look_once(folder, known).await;
-    result.with_context(|| format!("cannot read the folder {}", root.display()))?;
-    folder.context("reading the folder has failed")
-}
-
-/// On a thread that may block. `None`: it panicked, and the folder with it.
-async fn look_once(
-    mut folder: Folder,
-    known: &Arc<Known>,
-) -> (Option<Folder>, std::io::Result<()>) {
-    let known = known.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        let result = folder.read().map(|difference| known.take(&difference, &folder));
-        (folder, result)
-    });
-    match looked.await {
-        Ok((folder, result)) => (Some(folder), result),
-        Err(error) => (None, Err(std::io::Error::other(error))),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use weft_model::{Hostname, ServiceName};
 
 use crate::objects::{
-    AuthorizationPolicy, EndpointSlice, Kind, Name, Namespace, Object, ObjectKey,
+    AuthorizationPolicy, EndpointSlice, Kind, Name, Namespace, Node, Object, ObjectKey,
     PeerAuthentication, Pod, Service, ServiceAccount, ServiceEntry, WorkloadEntry,
 };
 
@@ -86,6 +86,7 @@ impl<K: Ord> Multi<K> {
 #[derive(Debug, Default)]
 pub struct Store {
     pub namespaces: Namespaced<Namespace>,
+    pub nodes: Namespaced<Node>,
     pub service_accounts: Namespaced<ServiceAccount>,
     pub pods: Namespaced<Pod>,
     pub services: Namespaced<Service>,
@@ -113,7 +114,7 @@ macro_rules! by_kind {
 impl Store {
     pub fn object(&self, key: &ObjectKey) -> Option<Object> {
         by_kind!(self, key,
-            Namespace => namespaces, ServiceAccount => service_accounts, Pod => pods,
+            Namespace => namespaces, Node => nodes, ServiceAccount => service_accounts, Pod => pods,
             Service => services, EndpointSlice => slices, ServiceEntry => service_entries,
             WorkloadEntry => workload_entries, AuthorizationPolicy => authorization_policies,
             PeerAuthentication => peer_authentications)
@@ -123,6 +124,7 @@ impl Store {
         let name = object.meta().key();
         match object.clone() {
             Object::Namespace(o) => self.namespaces.insert(name, o),
+            Object::Node(o) => self.nodes.insert(name, o),
             Object::ServiceAccount(o) => self.service_accounts.insert(name, o),
             Object::Service(o) => self.services.insert(name, o),
             Object::AuthorizationPolicy(o) => self.authorization_policies.insert(name, o),
@@ -155,6 +157,7 @@ impl Store {
         let name = object.meta().key();
         match object {
             Object::Namespace(_) => self.namespaces.remove(&name),
+            Object::Node(_) => self.nodes.remove(&name),
             Object::ServiceAccount(_) => self.service_accounts.remove(&name),
             Object::Service(_) => self.services.remove(&name),
             Object::AuthorizationPolicy(_) => self.authorization_policies.remove(&name),
@@ -185,6 +188,10 @@ impl Store {
 
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
         self.namespaces.get(&Name::new("", name))
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(&Name::new("", name))
     }
 
     pub fn slices_of_service<'a>(

@@ -2,18 +2,17 @@
 
 use std::net::IpAddr;
 
+use weft_model::enrollment::PodLife;
+
 use super::Report;
 use crate::objects::{Kind, Pod};
-
-/// A pod that will not run again holds nothing any more, whatever its status still says.
-pub(super) fn is_finished(pod: &Pod) -> bool {
-    matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
 
 /// Reachable: it has an address and has not finished. A pending pod with an address runs its init containers,
 /// which talk to the mesh too.
 pub(super) fn is_live(pod: &Pod) -> bool {
-    !is_finished(pod) && addresses(pod, &mut Report::new(Kind::Pod, &pod.metadata.key())).is_some()
+    // One that will not run again holds nothing any more, whatever its status still says.
+    PodLife::of(pod.status.phase.as_deref()) == PodLife::Going
+        && addresses(pod, &mut Report::new(Kind::Pod, &pod.metadata.key())).is_some()
 }
 
 /// `None` without a valid address.

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use weft_model::{
     Change, Health, Identity, NameError, Namespace, NetworkMode, ServiceAccountName,
     TunnelProtocol, Workload, WorkloadUid,
+    enrollment::{Candidate, Enrollment, PodLife, PodNetwork, Reason, Wish, enrollment},
 };
 
 use super::{
     At, Compiled, Mesh, Report, labels,
-    liveness::{addresses, is_finished, is_live},
+    liveness::{addresses, is_live},
     selection,
 };
 use crate::{
-    objects::{Kind, Name, Pod},
+    objects::{Kind, Name, ObjectMeta, Pod},
     store::Store,
 };
 
 /// Set by the node agent when the pod's traffic is captured.
 const REDIRECTION: &str = "ambient.istio.io/redirection";
-const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
 pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
     let mut report = Report::new(Kind::Pod, name);
@@ -59,7 +59,7 @@ fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {
         canonical_revision,
         workload_name: owner,
         cluster_id: at.mesh.cluster_id.clone(),
-        locality: labels::pod_locality(meta),
+        locality: labels::pod_locality(at, pod),
         health: health(pod),
         policies: selection::policies_of(at, &meta.namespace, &meta.labels, &services.selecting),
         services: services.ports,
@@ -93,12 +93,22 @@ fn is_captured(pod: &Pod) -> bool {
 /// Whether a node may hold the pod's identity: it is captured, is to be captured, or speaks HBONE itself. A
 /// node asks before it captures, so that the first connection need not wait.
 pub(crate) fn is_enrolled(store: &Store, pod: &Pod) -> bool {
-    let mode = |meta: &crate::objects::ObjectMeta| meta.label(DATAPLANE_MODE).cloned();
-    let wanted = mode(&pod.metadata)
-        .or_else(|| mode(&store.namespace(&pod.metadata.namespace)?.metadata))
-        .is_some_and(|mode| &*mode == "ambient");
-    let native = labels::speaks_hbone(&pod.metadata.labels);
-    !is_finished(pod) && !pod.spec.host_network && (is_captured(pod) || wanted || native)
+    let wish = |meta: &ObjectMeta| Wish::of(|key| meta.label(key).map(|value| &**value));
+    let namespace = store.namespace(&pod.metadata.namespace);
+    let candidate = Candidate {
+        namespace: namespace.map_or(Wish::Unsaid, |namespace| wish(&namespace.metadata)),
+        pod: wish(&pod.metadata),
+        network: if pod.spec.host_network { PodNetwork::Host } else { PodNetwork::Own },
+        life: PodLife::of(pod.status.phase.as_deref()),
+    };
+    match enrollment(candidate) {
+        Enrollment::Enrolled => true,
+        Enrollment::Out(Reason::HostNetwork | Reason::Finished) => false,
+        // Its agent still holds it, or it needs no agent.
+        Enrollment::Out(Reason::OptedOut | Reason::NotAsked) => {
+            is_captured(pod) || labels::speaks_hbone(&pod.metadata.labels)
+        }
+    }
 }
 
 fn health(pod: &Pod) -> Health {

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use weft_model::{
-    Change, Health, Namespace, NetworkMode, Ports, ServiceAccountName, Workload, WorkloadUid,
+    Change, Health, Locality, Namespace, NetworkMode, Ports, ServiceAccountName, Workload,
+    WorkloadUid,
 };
 
 use super::{At, Compiled, Report, labels, liveness, service};
@@ -131,7 +132,7 @@ fn workload(
         // Nobody is found by this address: whose it is, a slice does not prove.
         network_mode: NetworkMode::HostNetwork,
         node: endpoint.node_name.clone().unwrap_or_else(|| "".into()),
-        locality: labels::locality(&format!("/{}", endpoint.zone.as_deref().unwrap_or_default())),
+        locality: locality(at, endpoint),
         cluster_id: at.mesh.cluster_id.clone(),
         workload_name: meta.name.clone(),
         canonical_name: service.metadata.name.clone(),
@@ -140,4 +141,12 @@ fn workload(
         services: [(key, ports(service, slice))].into(),
         ..Workload::new(uid, &meta.name, namespace, account)
     })
+}
+
+/// Its zone as the slice says, and the rest as its node says: a zone alone would be in no region, and so in no
+/// client's.
+fn locality(at: At<'_>, endpoint: &Endpoint) -> Locality {
+    let of_node = labels::node_locality(at, endpoint.node_name.as_deref().unwrap_or_default());
+    let zone = endpoint.zone.clone().unwrap_or_else(|| "".into());
+    Locality { zone: labels::or(zone, of_node.zone), ..of_node }
 }

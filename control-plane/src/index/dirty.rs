@@ -21,6 +21,7 @@ pub(super) fn units(store: &Store, mesh: &Mesh, object: &Object) -> Vec<Unit> {
     let mut units = Units { store, mesh, marked: Vec::new() };
     match object {
         Object::Namespace(o) => units.namespace(&o.metadata.name),
+        Object::Node(o) => units.node(&o.metadata.name),
         // A pod's identity is what its spec says, whether or not the account exists.
         Object::ServiceAccount(_) => {}
         Object::Service(o) => units.service(&name, o),
@@ -81,6 +82,17 @@ impl Units<'_> {
         let slices = self.store.slices_of_pod(&name).map(|s| Unit::EndpointSlice(s.metadata.key()));
         self.marked.extend(slices);
         self.mark(Unit::Pod(name));
+    }
+
+    /// Where it is, is where those are that run on it.
+    fn node(&mut self, node: &str) {
+        let pods = self.store.pods_on(node).map(|pod| Unit::Pod(pod.metadata.key()));
+        self.marked.extend(pods);
+        let on_it = |slice: &&Arc<EndpointSlice>| {
+            slice.endpoints.iter().any(|endpoint| endpoint.node_name.as_deref() == Some(node))
+        };
+        let slices = self.store.slices.all().filter(on_it);
+        self.marked.extend(slices.map(|slice| Unit::EndpointSlice(slice.metadata.key())));
     }
 
     fn slice(&mut self, name: &Name, slice: &EndpointSlice) {

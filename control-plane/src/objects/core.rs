@@ -1,4 +1,4 @@
-//! Namespace, Pod, Service, ServiceAccount.
+//! Namespace, Node, Pod, Service, ServiceAccount.
 
 use std::sync::Arc;
 
@@ -9,6 +9,13 @@ use super::{Labels, ObjectMeta};
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
+    pub metadata: ObjectMeta,
+}
+
+/// Only where it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
     pub metadata: ObjectMeta,
 }
 

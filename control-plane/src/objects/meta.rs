@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Name;
 
@@ -16,6 +16,8 @@ pub struct ObjectMeta {
     pub namespace: Arc<str>,
     pub uid: Arc<str>,
     pub labels: Labels,
+    /// Those that we know of: others can be longer than all the rest of the object.
+    #[serde(deserialize_with = "known_annotations")]
     pub annotations: Labels,
     /// RFC 3339, so that text order is the order of time. Empty in a manifest that was never in a cluster.
     pub creation_timestamp: Arc<str>,
@@ -30,6 +32,13 @@ pub struct OwnerReference {
     pub kind: Arc<str>,
     pub name: Arc<str>,
     pub controller: bool,
+}
+
+fn known_annotations<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D::Error> {
+    let mut all = Labels::deserialize(from)?;
+    let ours = ["istio.io/", "weft.mesh/", "topology.kubernetes.io/"];
+    all.retain(|key, _| ours.iter().any(|domain| key.contains(domain)));
+    Ok(all)
 }
 
 impl ObjectMeta {

@@ -35,6 +35,7 @@ pub fn parse(kind: Kind, mut value: Value) -> Result<Parsed, ParseError> {
     check_name(kind, &meta)?;
     let object = match kind {
         Kind::Namespace => Object::Namespace(Arc::new(typed(value)?)),
+        Kind::Node => Object::Node(Arc::new(typed(value)?)),
         Kind::ServiceAccount => Object::ServiceAccount(Arc::new(typed(value)?)),
         Kind::Service => Object::Service(Arc::new(typed(value)?)),
         Kind::Pod => Object::Pod(Arc::new(typed(value)?)),
@@ -65,7 +66,7 @@ fn parsed(object: Object, error: Option<ParseError>) -> Parsed {
 fn default_namespace(kind: Kind, value: &mut Value) {
     let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     match kind {
-        Kind::Namespace => {
+        Kind::Namespace | Kind::Node => {
             metadata.remove("namespace");
         }
         Kind::ServiceAccount
@@ -83,8 +84,13 @@ fn default_namespace(kind: Kind, value: &mut Value) {
 
 // Names end up in uids, certificates and log lines, so they are checked before anything else is read.
 fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
-    let (namespace, field) = match kind {
-        Kind::Namespace => (&meta.name, "metadata.name"),
+    let refused = |field: &str, message: String| ParseError { field: field.to_owned(), message };
+    let namespace = |name: &str, field: &str| {
+        NamespaceName::new(name).map(|_| ()).map_err(|e| refused(field, e.to_string()))
+    };
+    match kind {
+        Kind::Node => {}
+        Kind::Namespace => namespace(&meta.name, "metadata.name")?,
         Kind::ServiceAccount
         | Kind::AuthorizationPolicy
         | Kind::PeerAuthentication
@@ -92,10 +98,8 @@ fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
         | Kind::ServiceEntry
         | Kind::EndpointSlice
         | Kind::WorkloadEntry
-        | Kind::Pod => (&meta.namespace, "metadata.namespace"),
-    };
-    let refused = |field: &str, message: String| ParseError { field: field.to_owned(), message };
-    NamespaceName::new(namespace).map_err(|e| refused(field, e.to_string()))?;
+        | Kind::Pod => namespace(&meta.namespace, "metadata.namespace")?,
+    }
     // The grammar of an RFC 1123 subdomain. Names of ours that no object can have contain a `_`.
     ServiceAccountName::new(&meta.name).map(|_| ()).map_err(|_| {
         refused("metadata.name", format!("`{}` is not a name", crate::escape::shown(&meta.name)))

@@ -15,7 +15,7 @@ use tonic::{
     metadata::MetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-use weft_control::{Mesh, Options, node_token, start};
+use weft_control::{Mesh, Options, Source, node_token, start};
 use weft_model::TrustDomain;
 use weft_xds::proto::discovery::Node;
 
@@ -39,12 +39,13 @@ enum Process {
 pub(crate) fn options(dir: &Path) -> Options {
     let any = "127.0.0.1:0".parse().unwrap();
     Options {
-        dir: dir.join("manifests"),
+        source: Source::Folder(dir.join("manifests")),
         data: dir.join("data"),
         listen: any,
         server_names: vec!["control.mesh".to_owned()],
         admin: any,
         mesh: Mesh::new("Kubernetes", TrustDomain::default()),
+        self_check: HOUR,
     }
 }
 
