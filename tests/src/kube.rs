@@ -4,6 +4,7 @@
 //!   assets     etcd, kube-apiserver, kube-controller-manager, kubectl: built by xtask, or KUBEBUILDER_ASSETS
 //!   authority  the cluster's certificates and its key for tokens
 //!   cluster    the servers, started, paused, stopped, made to forget
+//!   control_plane  the real weft-control over it
 //!   objects    namespaces, service accounts, bound tokens, manifests
 //!   relay      the way to the API server, which can be held and cut: a half-open watch, a lost network
 //! ```
@@ -14,11 +15,13 @@
 mod assets;
 mod authority;
 mod cluster;
+mod control_plane;
 mod objects;
 mod relay;
 mod wait;
 
 pub use cluster::Cluster;
+pub use control_plane::ControlPlane;
 pub use objects::Account;
 pub use relay::Relay;
 pub use wait::eventually;
