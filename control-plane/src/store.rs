@@ -3,7 +3,7 @@
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -98,6 +98,9 @@ pub struct Store {
     slices_by_service: Multi<Name>,
     slices_by_pod: Multi<Name>,
     pods_by_node: Multi<Arc<str>>,
+    pods_by_address: Multi<IpAddr>,
+    /// By namespace: those that are being deleted.
+    pods_ending: Multi<Arc<str>>,
     service_entries_by_host: Multi<Hostname>,
     pub(crate) vips: BTreeMap<ServiceName, Ipv4Addr>,
     pub(crate) vips_stale: bool,
@@ -132,6 +135,12 @@ impl Store {
             Object::WorkloadEntry(o) => self.workload_entries.insert(name, o),
             Object::Pod(o) => {
                 self.pods_by_node.insert(o.spec.node_name.clone(), name.clone());
+                for address in addresses_of(&o) {
+                    self.pods_by_address.insert(address, name.clone());
+                }
+                if o.metadata.deletion_timestamp.is_some() {
+                    self.pods_ending.insert(name.namespace.clone(), name.clone());
+                }
                 self.pods.insert(name, o);
             }
             Object::EndpointSlice(o) => {
@@ -165,6 +174,10 @@ impl Store {
             Object::WorkloadEntry(_) => self.workload_entries.remove(&name),
             Object::Pod(o) => {
                 self.pods_by_node.remove(&o.spec.node_name, &name);
+                for address in addresses_of(o) {
+                    self.pods_by_address.remove(&address, &name);
+                }
+                self.pods_ending.remove(&name.namespace, &name);
                 self.pods.remove(&name);
             }
             Object::EndpointSlice(o) => {
@@ -212,6 +225,16 @@ impl Store {
         self.pods_by_node.get(node).filter_map(|name| self.pods.get(name))
     }
 
+    /// The pods whose status names an address: several, while one is about to forget it.
+    pub fn pods_at(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods_by_address.get(&address).filter_map(|name| self.pods.get(name))
+    }
+
+    /// The pods of a namespace that are being deleted.
+    pub fn pods_ending(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods_ending.get(namespace).filter_map(|name| self.pods.get(name))
+    }
+
     /// The entries that name a host, of all namespaces.
     pub fn entries_of_host(&self, host: &Hostname) -> impl Iterator<Item = &Arc<ServiceEntry>> {
         self.service_entries_by_host.get(host).filter_map(|name| self.service_entries.get(name))
@@ -235,6 +258,13 @@ impl Store {
 pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Name> {
     let service = slice.service()?;
     Some(Name { namespace: slice.metadata.namespace.clone(), name: service.clone() })
+}
+
+/// Those that are addresses; what is not is told when the pod is compiled.
+pub(crate) fn addresses_of(pod: &Pod) -> BTreeSet<IpAddr> {
+    let several = pod.status.pod_ips.iter().map(|ip| &ip.ip);
+    let all = several.chain(&pod.status.pod_ip).filter_map(|ip| ip.parse::<IpAddr>().ok());
+    all.map(|ip| ip.to_canonical()).collect()
 }
 
 pub(crate) fn pods_of(slice: &EndpointSlice) -> impl Iterator<Item = Name> {

@@ -10,11 +10,11 @@ use weft_model::{
 
 use super::{
     At, Compiled, Mesh, Report, labels,
-    liveness::{addresses, is_live},
+    liveness::{addresses, is_live, is_ready, owns, serves},
     selection,
 };
 use crate::{
-    objects::{Kind, Name, ObjectMeta, Pod},
+    objects::{Kind, Name, ObjectMeta, Pod, Service, selects},
     store::Store,
 };
 
@@ -33,7 +33,11 @@ pub(super) fn compile(at: At<'_>, name: &Name) -> Compiled {
 }
 
 fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {
-    let addresses = addresses(pod, report)?;
+    let mut addresses = addresses(pod, report)?;
+    addresses.retain(|address| owns(at, pod, *address));
+    if addresses.is_empty() {
+        return None;
+    }
     let meta = &pod.metadata;
     let uid = format!("{}//Pod/{}/{}", at.mesh.cluster_id, meta.namespace, meta.name);
     let uid = report.ok(WorkloadUid::new(&uid), "metadata.name", &uid)?;
@@ -60,7 +64,7 @@ fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {
         workload_name: owner,
         cluster_id: at.mesh.cluster_id.clone(),
         locality: labels::pod_locality(at, pod),
-        health: health(pod),
+        health: health(at, pod, &services.selecting),
         policies: selection::policies_of(at, &meta.namespace, &meta.labels, &services.selecting),
         services: services.ports,
         ..Workload::new(
@@ -111,18 +115,24 @@ pub(crate) fn is_enrolled(store: &Store, pod: &Pod) -> bool {
     }
 }
 
-fn health(pod: &Pod) -> Health {
-    let ready = pod.status.conditions.iter().find(|condition| &*condition.kind == "Ready");
-    let ready = match ready {
-        Some(condition) => &*condition.status == "True",
-        // Only a pod written by hand has no such condition: then its phase, if any, decides.
-        None => matches!(pod.status.phase.as_deref(), None | Some("Running")),
+/// A pod that ends gets no new connections, unless it still serves and a service has nothing better.
+fn health(at: At<'_>, pod: &Pod, services: &[Name]) -> Health {
+    let needed = || {
+        let services = services.iter().filter_map(|name| at.store.services.get(name));
+        services.into_iter().any(|service| !has_ready(at, service))
     };
-    if ready && pod.metadata.deletion_timestamp.is_none() {
-        Health::Healthy
-    } else {
-        Health::Unhealthy
-    }
+    if is_ready(pod) || (serves(pod) && needed()) { Health::Healthy } else { Health::Unhealthy }
+}
+
+fn has_ready(at: At<'_>, service: &Service) -> bool {
+    let selector = &service.spec.selector;
+    // Without one its slices say who is ready: see `slice::health`.
+    selector.is_empty()
+        || at
+            .store
+            .pods
+            .of(&service.metadata.namespace)
+            .any(|pod| is_ready(pod) && selects(selector, &pod.metadata.labels) && is_live(pod))
 }
 
 /// What made the pod: the Deployment rather than its ReplicaSet, the CronJob rather than its Job.

@@ -149,10 +149,10 @@ pub(super) fn exported(to: impl Iterator<Item: AsRef<str>>) -> Visibility {
 /// What a port's application protocol is called, in Kubernetes or in Istio.
 pub(super) fn app_protocol(name: &str) -> AppProtocol {
     match &*name.to_ascii_lowercase() {
-        "http" | "kubernetes.io/ws" => AppProtocol::Http11,
+        "http" | "ws" | "kubernetes.io/ws" => AppProtocol::Http11,
         "http2" | "h2c" | "kubernetes.io/h2c" => AppProtocol::Http2,
         "grpc" | "grpc-web" => AppProtocol::Grpc,
-        "https" | "tls" | "kubernetes.io/wss" => AppProtocol::Tls,
+        "https" | "tls" | "wss" | "kubernetes.io/wss" => AppProtocol::Tls,
         "tcp" => AppProtocol::Tcp,
         _ => AppProtocol::Unknown,
     }

@@ -66,8 +66,9 @@ fn ports(service: &Service, slice: &EndpointSlice) -> Ports {
     service::tcp_ports(service).filter_map(|port| Some((port.port, target(port)?))).collect()
 }
 
-/// Whether another slice of the service has the same endpoint and is to be preferred: the one that is ready,
-/// then the newer one (kubernetes#135266: a terminating ghost shadowed the live endpoint).
+/// Whether another slice of the service has the same endpoint and is to be preferred. What two slices say of one
+/// pod, the newer one knows better; of several pods at one address, the one that is ready counts, then that of
+/// the newer slice (kubernetes#135266: a terminating ghost shadowed the live endpoint).
 fn is_elsewhere(
     at: At<'_>,
     service: &Service,
@@ -76,16 +77,29 @@ fn is_elsewhere(
     ip: IpAddr,
 ) -> bool {
     let own_ports = ports(service, slice);
-    let rank =
-        |slice: &EndpointSlice, endpoint: &Endpoint| (is_ready(endpoint), slice.metadata.age());
-    let own = rank(slice, endpoint);
-    at.store
-        .slices_of_service(&service.metadata.key())
-        .filter(|other| other.metadata.name != slice.metadata.name)
+    let slices = at.store.slices_of_service(&service.metadata.key());
+    let candidates: Vec<(&EndpointSlice, &Endpoint)> = slices
         .filter(|other| ports(service, other) == own_ports)
-        .flat_map(|other| other.endpoints.iter().map(move |endpoint| (other, endpoint)))
-        .filter(|(_, other)| other.addresses.iter().any(|a| a.parse() == Ok(ip)))
-        .any(|(other, endpoint)| rank(other, endpoint) > own)
+        .flat_map(|other| other.endpoints.iter().map(move |endpoint| (&**other, endpoint)))
+        .filter(|(_, other)| other.addresses.iter().any(|a| is_address(a, ip)))
+        .collect();
+    let outdated = |(slice, endpoint): &(&EndpointSlice, &Endpoint)| {
+        candidates.iter().any(|(other, candidate)| {
+            endpoint.target_ref.is_some()
+                && candidate.target_ref == endpoint.target_ref
+                && other.metadata.age() > slice.metadata.age()
+        })
+    };
+    let best = candidates.iter().filter(|candidate| !outdated(candidate)).max_by_key(
+        |(slice, endpoint)| (is_ready(endpoint), endpoint.conditions.serving, slice.metadata.age()),
+    );
+    best.is_some_and(|(best, other)| {
+        best.metadata.name != slice.metadata.name || other.target_ref != endpoint.target_ref
+    })
+}
+
+fn is_address(text: &str, ip: IpAddr) -> bool {
+    text.parse::<IpAddr>().is_ok_and(|address| address.to_canonical() == ip)
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -95,7 +109,8 @@ fn is_ready(endpoint: &Endpoint) -> bool {
 /// If none of a service's endpoints is ready, one that still serves while it terminates is better than none.
 fn health(at: At<'_>, service: &Service, endpoint: &Endpoint) -> Health {
     let conditions = &endpoint.conditions;
-    let lingers = conditions.terminating == Some(true) && conditions.serving != Some(false);
+    // `serving` that is not said is as `ready`, and that is what it is not.
+    let lingers = conditions.terminating == Some(true) && conditions.serving == Some(true);
     let none_ready = || {
         let slices = at.store.slices_of_service(&service.metadata.key());
         !slices.flat_map(|slice| &slice.endpoints).any(is_ready)

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod authorization;
+mod endpoints;
 mod peer_authentication;
 mod pods;
 mod service_entries;
@@ -46,6 +47,14 @@ pub(crate) fn compiled(yaml: &str) -> Outcome {
 }
 
 impl Outcome {
+    /// What it comes to when these come, too.
+    fn apply(&mut self, yaml: &str) {
+        for object in &objects(yaml) {
+            self.0.apply(object);
+        }
+        self.0.flush();
+    }
+
     pub(crate) fn workload(&self, uid: &str) -> Option<Arc<Workload>> {
         let uid = WorkloadUid::new(uid).unwrap();
         self.0.resources().find_map(|change| match change {

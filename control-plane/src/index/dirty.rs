@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use weft_model::{Hostname, Namespace as NamespaceName, ServiceName};
 
-use crate::store::{Store, hosts_of, pods_of, service_of};
+use crate::store::{Store, addresses_of, hosts_of, pods_of, service_of};
 use crate::{
     compile::{
         Mesh, Target, Unit, authorization_target, entry_names, peer_authentication_target,
         service_name,
     },
-    objects::{EndpointSlice, Labels, Name, Object, Service, ServiceEntry, selects},
+    objects::{EndpointSlice, Labels, Name, Object, Pod, Service, ServiceEntry, selects},
 };
 
 pub(super) fn units(store: &Store, mesh: &Mesh, object: &Object) -> Vec<Unit> {
@@ -28,7 +28,7 @@ pub(super) fn units(store: &Store, mesh: &Mesh, object: &Object) -> Vec<Unit> {
         Object::EndpointSlice(o) => units.slice(&name, o),
         Object::ServiceEntry(o) => units.service_entry(&name, o),
         Object::WorkloadEntry(_) => units.mark(Unit::WorkloadEntry(name)),
-        Object::Pod(_) => units.pod(name),
+        Object::Pod(o) => units.pod(name, o),
         Object::AuthorizationPolicy(o) => {
             units.target(&name, &authorization_target(mesh, o));
             units.mark(Unit::AuthorizationPolicy(name));
@@ -77,7 +77,11 @@ impl Units<'_> {
         self.marked.extend(units);
     }
 
-    fn pod(&mut self, name: Name) {
+    fn pod(&mut self, name: Name, pod: &Pod) {
+        // Of two at one address, one has it; and while none is ready, those that end are made do with.
+        let rivals = addresses_of(pod).into_iter().flat_map(|ip| self.store.pods_at(ip));
+        let ending = self.store.pods_ending(&name.namespace);
+        self.marked.extend(rivals.chain(ending).map(|pod| Unit::Pod(pod.metadata.key())));
         // A slice leaves an endpoint to the pod that it names, while that pod is alive.
         let slices = self.store.slices_of_pod(&name).map(|s| Unit::EndpointSlice(s.metadata.key()));
         self.marked.extend(slices);

@@ -34,7 +34,7 @@ pub struct Endpoint {
 pub struct Conditions {
     /// Not said means ready.
     pub ready: Option<bool>,
-    /// Not said means as ready.
+    /// Not said means as `ready`.
     pub serving: Option<bool>,
     /// Not said means no.
     pub terminating: Option<bool>,
@@ -46,6 +46,7 @@ pub struct ObjectReference {
     pub kind: Arc<str>,
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+    pub uid: Arc<str>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]

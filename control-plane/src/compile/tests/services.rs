@@ -67,6 +67,27 @@ fn traffic_policies_become_preferences() {
 }
 
 #[test]
+fn what_a_port_speaks_is_what_its_app_protocol_says_and_else_unknown() {
+    for (said, protocol) in [
+        ("http", AppProtocol::Http11),
+        ("kubernetes.io/ws", AppProtocol::Http11),
+        ("ws", AppProtocol::Http11),
+        ("kubernetes.io/h2c", AppProtocol::Http2),
+        ("grpc", AppProtocol::Grpc),
+        ("https", AppProtocol::Tls),
+        ("kubernetes.io/wss", AppProtocol::Tls),
+        ("wss", AppProtocol::Tls),
+        ("tcp", AppProtocol::Tcp),
+        ("mongo.example/wire", AppProtocol::Unknown),
+    ] {
+        let web = service(&format!("{{ports: [{{port: 80, appProtocol: {said}}}]}}"));
+        assert_eq!(web.ports[0].app_protocol, protocol, "{said}");
+    }
+    let web = service("{ports: [{port: 80, name: http-web}]}");
+    assert_eq!(web.ports[0].app_protocol, AppProtocol::Unknown, "a name says nothing");
+}
+
+#[test]
 fn publishing_endpoints_that_are_not_ready_is_each_services_own_choice() {
     let both = "{publishNotReadyAddresses: true, trafficDistribution: PreferClose}";
     assert_eq!(service(both).load_balancing.health, HealthPolicy::AllowAll);
