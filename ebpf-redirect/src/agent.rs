@@ -4,6 +4,7 @@
 //!   folder      which pods are enrolled: one file each      keeper      owns node and pods, repairs them
 //!   kubernetes  the same, as labels have it                 connection  one proxy, over ZDS
 //!   source      one of the two                              roster      what proxies are to be told
+//!   succession  one agent a node
 //! ```
 //!
 //! One thread. What blocks it is short: a pod's enrolment takes some 20 ms, a batch of sockets one.
@@ -15,6 +16,7 @@ mod kubernetes;
 mod packet;
 mod roster;
 mod source;
+mod succession;
 mod wanted;
 
 #[cfg(test)]
@@ -22,15 +24,14 @@ mod tests;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::future::pending;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Gid, Mode, Uid, chmod, chown, flock};
+use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::cni::InstallError;
@@ -44,6 +45,7 @@ pub use kubernetes::{KubernetesError, KubernetesSettings};
 use packet::PacketListener;
 use roster::Roster;
 use source::Source;
+use succession::{Office, Succession};
 
 /// News for the keeper that waits to be read: more than there are pods, so nobody waits.
 const NEWS_MAX: usize = 16 * 1024;
@@ -114,18 +116,6 @@ pub enum SourceSettings {
     Kubernetes(Box<KubernetesSettings>),
 }
 
-impl SourceSettings {
-    /// A folder that only one agent has.
-    fn folder(&self) -> PathBuf {
-        match self {
-            Self::Folder(pods) => pods.clone(),
-            Self::Kubernetes(settings) => {
-                settings.cni_socket.parent().unwrap_or(Path::new("/")).to_owned()
-            }
-        }
-    }
-}
-
 /// What the agent is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -156,9 +146,18 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     if !fatal.is_empty() {
         return Err(AgentError::Lacks(fatal));
     }
-    let _lock = lock(&settings.source.folder())?;
-    let node = Node::load(&settings.programs, Features::probe())?;
+    let office = match &settings.source {
+        SourceSettings::Folder(pods) => Office::take(pods)?,
+        SourceSettings::Kubernetes(told) => {
+            let folder = told.cni_socket.parent().unwrap_or(Path::new("/"));
+            Office::succeed(folder, &told.cni_socket).await?
+        }
+    };
+    let mut programs = settings.programs;
+    programs.proxy_cgroups.extend(office.inherited.iter().cloned());
+    let node = Node::load(&programs, Features::probe())?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let yielded = Arc::new(Notify::new());
     let (source, kubernetes) = match settings.source {
         SourceSettings::Folder(path) => {
             let failed =
@@ -166,8 +165,10 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
             (Source::Folder(Folder::open(&path).map_err(failed)?), None)
         }
         SourceSettings::Kubernetes(told) => {
+            let succession =
+                Succession { proxy_cgroups: programs.proxy_cgroups, yielded: yielded.clone() };
             let (kubernetes, follower) =
-                Kubernetes::open(&settings.node, *told, asks.clone()).await?;
+                Kubernetes::open(&settings.node, *told, asks.clone(), succession).await?;
             (Source::Kubernetes(follower), Some(kubernetes))
         }
     };
@@ -176,20 +177,22 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     let (news, heard) = mpsc::channel(NEWS_MAX);
     let roster = Roster::new(news.clone());
     let mut keeper = Keeper::new(node, source, roster.clone(), news);
-    let followed = async {
-        match kubernetes {
-            Some(kubernetes) => Box::pin(kubernetes.run()).await,
-            None => pending().await,
-        }
+    let active = async move {
+        let followed = async {
+            match kubernetes {
+                Some(kubernetes) => Box::pin(kubernetes.run()).await,
+                None => pending().await,
+            }
+        };
+        tokio::join!(keeper.keep(heard, asked), followed);
     };
     let mut stop = Stop::new()?;
     // Biased: to stop must win over a stream of news; the other sides never end by themselves.
     tokio::select! {
         biased;
         () = stop.asked() => {}
-        () = keeper.keep(heard, asked) => {}
+        () = until_replaced(active, &yielded, office) => {}
         () = connection::accept(listener, settings.proxy, roster) => {}
-        () = followed => {}
     }
     info!(node = settings.node, "stopped; enrolled pods stay captured");
     Ok(())
@@ -224,16 +227,14 @@ pub fn cleanup(bpffs: &Path) -> Result<(), AgentError> {
     Ok(node.remove()?)
 }
 
-/// One agent a folder: two would replace each other's listeners for ever.
-fn lock(pods: &Path) -> Result<File, AgentError> {
-    let failed = |source| AgentError::Path { what: "pods folder", path: pods.to_owned(), source };
-    std::fs::create_dir_all(pods).map_err(failed)?;
-    let folder = File::open(pods).map_err(failed)?;
-    match flock(folder.as_fd(), FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(folder),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Taken(pods.to_owned())),
-        Err(error) => Err(failed(error.into())),
+/// Follows pods until another agent takes over, then waits until that one is gone.
+async fn until_replaced(active: impl Future<Output = ()>, yielded: &Notify, office: Office) {
+    // Whichever ends, what was followed is dropped: two would replace each other's listeners for ever.
+    tokio::select! {
+        () = active => {}
+        () = yielded.notified() => {}
     }
+    office.yield_and_wait().await;
 }
 
 /// The socket belongs to the proxy's user, and to nobody else.

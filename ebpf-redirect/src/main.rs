@@ -14,12 +14,15 @@ use weft_redirect::agent::{self, KubernetesSettings, ProxyUser, Settings, Source
 use weft_redirect::cni::{Entry, Installation};
 use weft_redirect::{Machine, Node, NodeConfig, PodUid, ProbeExemption, Severity, pod_counters};
 
+/// The client of the API server logs each attempt as an error; we say once that it is away.
+const DEFAULT_LOG: &str = "info,kube_client=off";
+
 /// Captures pods' traffic by eBPF and hands their sockets to the proxy.
 #[derive(Debug, Parser)]
 #[command(name = "weft-redirect")]
 struct Cli {
     /// What is logged, as `info` or `weft_redirect=debug`.
-    #[arg(long, env = "WEFT_LOG", default_value = "info", global = true)]
+    #[arg(long, env = "WEFT_LOG", default_value = DEFAULT_LOG, global = true)]
     log: EnvFilter,
     #[command(subcommand)]
     command: Command,

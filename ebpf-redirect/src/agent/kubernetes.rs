@@ -26,6 +26,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::{mpsc, watch as channel};
 
+use super::succession::Succession;
 use super::wanted::{Ask, Status, Wanted};
 use crate::cni::Installation;
 use crate::pod::PodUid;
@@ -156,14 +157,18 @@ impl Kubernetes {
         node: &str,
         settings: KubernetesSettings,
         asks: mpsc::Sender<Ask>,
+        succession: Succession,
     ) -> Result<(Self, Follower), KubernetesError> {
         let config = config(settings.kubeconfig.as_deref()).await?;
         let client =
             Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))?;
         let shared = Shared::new();
-        let gate = Gate::open(&settings.cni_socket, shared.clone(), client.clone(), asks).map_err(
-            |source| KubernetesError::Socket { path: settings.cni_socket.clone(), source },
-        )?;
+        let gate =
+            Gate::open(&settings.cni_socket, shared.clone(), client.clone(), asks, succession)
+                .map_err(|source| KubernetesError::Socket {
+                    path: settings.cni_socket.clone(),
+                    source,
+                })?;
         let follower = Follower { facts: shared.facts.subscribe(), shared: shared.clone() };
         Ok((Self { shared, client, node: node.to_owned(), gate, settings }, follower))
     }

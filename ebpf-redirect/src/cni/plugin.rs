@@ -165,6 +165,9 @@ fn settle(
     let name = format!("pod {}/{}", pod.namespace, pod.name);
     match ask(&conf.socket, &request(pod, attachment)) {
         Ok(Reply::Captured | Reply::Out { .. } | Reply::Released) => Ok(passed),
+        Ok(Reply::Yielded { .. }) => {
+            Err(CniError::new(TRY_AGAIN_LATER, format!("{name}: weft-redirect is being replaced")))
+        }
         Ok(Reply::Failed { reason }) => {
             Err(CniError::new(NOT_CAPTURED, format!("{name} is not captured by weft: {reason}")))
         }

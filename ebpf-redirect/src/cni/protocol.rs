@@ -37,7 +37,7 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the plugin asks.
+/// What the plugin asks, or another agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "camelCase")]
 pub enum Request {
@@ -62,6 +62,8 @@ pub enum Request {
         /// What it had.
         attachment: Attachment,
     },
+    /// Asked by another agent, which takes over.
+    Yield,
 }
 
 /// What the agent answers.
@@ -77,6 +79,11 @@ pub enum Reply {
     },
     /// Nothing of it is captured any more.
     Released,
+    /// The other agent may begin, as soon as it has the lock.
+    Yielded {
+        /// The cgroups of proxies that finish their connections.
+        proxy_cgroups: Vec<PathBuf>,
+    },
     /// It is to be captured and is not, or nobody knows.
     Failed {
         /// Why.

@@ -22,6 +22,7 @@ use super::cluster::Place;
 use super::locate::as_the_host_sees;
 use super::objects::{self, Pod};
 use crate::agent::chain;
+use crate::agent::succession::Succession;
 use crate::agent::wanted::{Ask, Status};
 use crate::cni::protocol::{Attachment, LINE_MAX, PodName, Reply, Request};
 use crate::pod::PodUid;
@@ -47,6 +48,7 @@ impl Gate {
         shared: Shared,
         client: Client,
         asks: mpsc::Sender<Ask>,
+        succession: Succession,
     ) -> io::Result<Self> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
@@ -60,7 +62,7 @@ impl Gate {
         let listener = UnixListener::bind(&hidden)?;
         std::fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
         std::fs::rename(&hidden, path)?;
-        Ok(Self { listener, keeper: Keeper { shared, client, asks } })
+        Ok(Self { listener, keeper: Keeper { shared, client, asks, succession } })
     }
 
     /// Serves plugins for ever.
@@ -100,6 +102,7 @@ struct Keeper {
     shared: Shared,
     client: Client,
     asks: mpsc::Sender<Ask>,
+    succession: Succession,
 }
 
 impl Keeper {
@@ -120,7 +123,11 @@ impl Keeper {
         };
         let mut answer = serde_json::to_vec(&reply)?;
         answer.push(b'\n');
-        timeout(DEADLINE, stream.write_all(&answer)).await?
+        timeout(DEADLINE, stream.write_all(&answer)).await??;
+        if let Reply::Yielded { .. } = reply {
+            self.succession.yielded.notify_one();
+        }
+        Ok(())
     }
 
     async fn answer(&self, request: Request) -> Reply {
@@ -139,6 +146,9 @@ impl Keeper {
                     return failed(reason);
                 }
                 Reply::Released
+            }
+            Request::Yield => {
+                Reply::Yielded { proxy_cgroups: self.succession.proxy_cgroups.clone() }
             }
         }
     }
@@ -243,7 +253,7 @@ fn tell(pod: &PodName, reply: &Reply) {
         Reply::Failed { reason } => {
             warn!(namespace = pod.namespace, name = pod.name, reason, "a new pod is turned away");
         }
-        Reply::Captured | Reply::Out { .. } | Reply::Released => {
+        Reply::Captured | Reply::Out { .. } | Reply::Released | Reply::Yielded { .. } => {
             info!(namespace = pod.namespace, name = pod.name, ?reply, "a new pod has its network");
         }
     }
