@@ -10,7 +10,7 @@
 //!
 //! If one of the control tasks ends, the process ends: half a proxy would look healthy and go stale.
 
-use std::{io, num::NonZeroUsize, sync::Arc, time::SystemTime};
+use std::{num::NonZeroUsize, sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     admin::{self, Listeners, PodState, PodStatus},
     config::{Config, Switch},
+    descriptors::Descriptors,
     dns,
     identity::{
         CaSettings, CertificateService, Counted, Identities, NodeCertificate, Options, Store,
@@ -40,7 +41,7 @@ use crate::{
 ///
 /// Errors: something that it cannot do without failed, at the start or later.
 pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Logging>) -> Result<()> {
-    raise_descriptor_limit().context("the limit on open files cannot be raised")?;
+    let descriptors = Descriptors::raise().context("the limit on open files cannot be raised")?;
     let listeners = Listeners::bind(&config.listen).await?;
     let count = workers(&config);
     let telemetry = Telemetry::new(&config.metrics, count, Some(logging.clone()));
@@ -71,6 +72,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
         limits: config.limits.clone(),
         tcp: config.tcp.clone(),
         pressure,
+        descriptors: descriptors.clone(),
     };
     let threads = Arc::new(Threads::start(count, &equipment).context("workers cannot be started")?);
     let (needs, asked) = mpsc::unbounded_channel();
@@ -84,6 +86,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
         network: config.node.network.clone(),
         trust_domain: config.node.trust_domain.clone(),
         tcp: config.tcp.clone(),
+        descriptors,
     });
     let roster = pods.roster();
     let zds = Zds::new(&config.zds.socket, pods, asked);
@@ -223,12 +226,4 @@ fn workers(config: &Config) -> usize {
         0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         count => count.into(),
     }
-}
-
-/// Two descriptors a connection and a few thousand in stock: the soft limit of old is for programs that `select`.
-fn raise_descriptor_limit() -> io::Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
 }

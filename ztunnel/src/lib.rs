@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod descriptors;
 pub mod dns;
 pub mod identity;
 pub mod inbound;

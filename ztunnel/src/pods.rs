@@ -18,6 +18,7 @@ use weft_xds::zds::SocketKind;
 use crate::{
     admin::{PodState, PodStatus},
     config::Tcp,
+    descriptors::Descriptors,
     dns,
     identity::{Hold, Identities},
     socket::{AgentSockets, Need, Netns, PodSockets},
@@ -71,6 +72,7 @@ pub struct Means {
     /// Likewise.
     pub trust_domain: TrustDomain,
     pub tcp: Tcp,
+    pub descriptors: Descriptors,
 }
 
 /// Which namespace a pod is in; two that are equal are the same one.
@@ -136,14 +138,15 @@ impl Pods {
         self.remove(&uid);
         let Enrolment { uid, pod, listeners, netns, offered, .. } = enrolment;
         let failed = |source| EnrolmentError::Sockets { uid: uid.clone(), source };
-        let tcp = self.means.tcp.clone();
+        let (tcp, descriptors) = (self.means.tcp.clone(), self.means.descriptors.clone());
         let (sockets, Listening { doors, names }) = match offered {
             Offered::Sockets => {
-                let agent = AgentSockets::new(uid.clone(), self.means.needs.clone(), tcp);
+                let needs = self.means.needs.clone();
+                let agent = AgentSockets::new(uid.clone(), needs, tcp, descriptors);
                 (PodSockets::Agent(Arc::new(agent)), Listening::passed(listeners))
             }
             Offered::Namespace => {
-                let netns = Arc::new(Netns::new(netns, tcp).map_err(failed)?);
+                let netns = Arc::new(Netns::new(netns, tcp, descriptors).map_err(failed)?);
                 let listening = if listeners.is_empty() {
                     Listening::open(&netns).map_err(failed)?
                 } else {

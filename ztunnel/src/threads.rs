@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     config::{Limits, Tcp},
+    descriptors::Descriptors,
     identity::Identities,
     memory::Pressure,
     socket::{Capture, KernelListener, PodSockets},
@@ -55,6 +56,7 @@ pub struct Equipment {
     pub limits: Limits,
     pub tcp: Tcp,
     pub pressure: watch::Receiver<Pressure>,
+    pub descriptors: Descriptors,
 }
 
 /// The running workers.
@@ -179,7 +181,7 @@ impl std::fmt::Debug for Equipment {
 }
 
 async fn work(index: usize, equipment: Equipment, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let tcp = &equipment.tcp;
+    let adopt = |doors| adopt(doors, &equipment);
     let worker = Worker::new(equipment.shared(index));
     let mut tending = std::pin::pin!(worker.tend());
     loop {
@@ -191,14 +193,14 @@ async fn work(index: usize, equipment: Equipment, mut orders: mpsc::UnboundedRec
         };
         match order {
             Some(Order::Add(pod, doors, done)) => {
-                let listening = adopt(doors, tcp);
+                let listening = adopt(doors);
                 let added =
                     listening.map(|doors| worker.add(pod.uid, pod.name, pod.sockets, doors));
                 // Who asked may have gone meanwhile.
                 drop(done.send(added));
             }
             Some(Order::Replace(uid, doors, done)) => {
-                let listening = adopt(doors, tcp);
+                let listening = adopt(doors);
                 drop(done.send(listening.map(|doors| worker.replace_listeners(&uid, doors))));
             }
             Some(Order::Remove(uid)) => worker.remove(&uid),
@@ -213,8 +215,11 @@ async fn work(index: usize, equipment: Equipment, mut orders: mpsc::UnboundedRec
     }
 }
 
-fn adopt(doors: Vec<Door>, tcp: &Tcp) -> io::Result<Vec<(Entrance, KernelListener)>> {
-    let adopt =
-        |door: Door| Ok((door.entrance, KernelListener::adopt(door.socket, door.capture, tcp)?));
+fn adopt(doors: Vec<Door>, with: &Equipment) -> io::Result<Vec<(Entrance, KernelListener)>> {
+    let adopt = |door: Door| {
+        let descriptors = with.descriptors.clone();
+        let listener = KernelListener::adopt(door.socket, door.capture, &with.tcp, descriptors)?;
+        Ok((door.entrance, listener))
+    };
     doors.into_iter().map(adopt).collect()
 }

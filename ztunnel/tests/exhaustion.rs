@@ -1,248 +1,19 @@
 //! The real program with few file descriptors: who has a certificate is served, nobody spins, and it recovers.
 
 use std::{
-    fs,
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
-    path::Path,
-    process::{Child, Command, Stdio},
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant, SystemTime},
+    net::TcpStream,
+    time::{Duration, Instant},
 };
 
-use h2::client::SendRequest;
-use http::{Method, Request, StatusCode, Uri};
-use socket2::{Domain, Socket, Type};
+use http::StatusCode;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use weft_model::{Change, Identity, View};
-use weft_xds::zds::{
-    AddWorkload, SnapshotSent, SocketKind, Sockets, WorkloadInfo, workload_request::Payload,
-    workload_response,
-};
-use ztunnel::{
-    admin,
-    identity::{CertificateSource, Identities, Options, ServiceError, Store},
-    worker::Svids,
-};
 
-use crate::{
-    fixture::{Ca, identity, run, workload},
-    zds::{Agent, own_namespace},
-};
+use crate::{fixture::run, program::Program};
 
 /// Of these the program itself needs about half.
 const DESCRIPTORS: usize = 100;
 /// More than there are descriptors, so that some always wait.
 const CALLERS: usize = 150;
-const WEB: [u8; 4] = [127, 0, 7, 1];
-
-/// A running proxy whose one pod is `web`; it is killed when this is dropped.
-struct Proxy {
-    child: Child,
-    ca: Rc<Ca>,
-    hbone: SocketAddr,
-    app: SocketAddr,
-    readiness: SocketAddr,
-    dir: tempfile::TempDir,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// Answers the one request with what an authority signed before.
-struct Signed(weft_certs::Authority);
-
-impl CertificateSource for Signed {
-    async fn sign(
-        &self,
-        id: &Identity,
-        _pods: Vec<Arc<str>>,
-        request: String,
-    ) -> Result<Vec<String>, ServiceError> {
-        let day = Duration::from_hours(24);
-        Ok(self.0.issue(&request, id, day, SystemTime::now()).unwrap())
-    }
-}
-
-/// Keeps a certificate of `web` where the program looks for it at its start.
-async fn keep_certificate(ca: &Ca, state: &Path) {
-    let store = Store::open(&state.join("identities")).unwrap();
-    let options = Options::new(Some(store), Duration::from_secs(10));
-    let roots = ca.authority.bundle().to_pem();
-    let domain = ca.authority.trust_domain();
-    let same = weft_certs::Authority::from_pem(domain, &roots, &ca.authority.key_pem()).unwrap();
-    let (identities, renewer) = Identities::new(options, Signed(same));
-    let web = identity("web");
-    let _hold = identities.hold(&web, weft_certs::Priority::Warmup);
-    tokio::select! {
-        svid = identities.svid(&web) => drop(svid.unwrap()),
-        () = renewer.run() => {}
-    }
-}
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn listening(backlog: i32) -> (OwnedFd, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::from(WEB), 0)).into()).unwrap();
-    socket.listen(backlog).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket.into(), address)
-}
-
-/// Makes sockets for as long as the proxy asks.
-fn play(mut agent: Agent, hbone: &OwnedFd) {
-    agent.greet();
-    let web = AddWorkload {
-        uid: "uid-web".to_owned(),
-        workload_info: Some(WorkloadInfo {
-            name: "web".to_owned(),
-            namespace: "shop".to_owned(),
-            service_account: "web".to_owned(),
-        }),
-        listeners: vec![SocketKind::HboneV4.into()],
-        netns_cookie: 7,
-        sockets_offered: true,
-    };
-    agent.send(Payload::Add(web), &[&own_namespace(), hbone]);
-    agent.send(Payload::SnapshotSent(SnapshotSent {}), &[]);
-    while let Some(response) = agent.next() {
-        let workload_response::Payload::Need(need) = response else { continue };
-        // As many as one ancillary message of this agent takes.
-        let made: Vec<OwnedFd> = (0..need.count.min(16))
-            .map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().into())
-            .collect();
-        let count = u32::try_from(made.len()).unwrap();
-        let sockets = Sockets { uid: need.uid, kind: need.kind, count };
-        agent.send(Payload::Sockets(sockets), &made.iter().collect::<Vec<_>>());
-    }
-}
-
-impl Proxy {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = Ca::new();
-        keep_certificate(&ca, &dir.path().join("state")).await;
-        let mut web = workload("web", WEB);
-        web.service_account = weft_model::ServiceAccountName::new("web").unwrap();
-        let pods = [web, workload("client", [127, 0, 0, 1])];
-        let view = View::from_iter(pods.map(|pod| Change::Workload(Arc::new(pod))));
-        let dump = admin::dump(&view, &[], &[], &[], SystemTime::now());
-        fs::write(dir.path().join("mesh.json"), serde_json::to_vec(&dump).unwrap()).unwrap();
-
-        let app = TcpListener::bind((Ipv4Addr::from(WEB), 0)).unwrap();
-        let at = app.local_addr().unwrap();
-        thread::spawn(move || echo(&app));
-        let (listener, hbone) = listening(1024);
-        let socket = dir.path().join("zds.sock");
-        let agent = Agent::listen(&socket);
-        thread::spawn(move || play(agent, &listener));
-
-        let readiness = free();
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        let config = format!(
-            "node: {{name: n, state_dir: '{}', workers: 1}}\nxds: {{local_path: '{}'}}\n\
-             zds: {{socket: '{}'}}\n\
-             listen: {{admin: '{}', stats: '{}', readiness: '{readiness}'}}\n",
-            path("state"),
-            path("mesh.json"),
-            path("zds.sock"),
-            free(),
-            free(),
-        );
-        fs::write(dir.path().join("config.yaml"), config).unwrap();
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("sh")
-            .args(["-c", "ulimit -n \"$0\"; exec \"$1\" --config \"$2\""])
-            .arg(DESCRIPTORS.to_string())
-            .arg(env!("CARGO_BIN_EXE_ztunnel"))
-            .arg(dir.path().join("config.yaml"))
-            .env_clear()
-            .stderr(log.try_clone().unwrap())
-            .stdout(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        let proxy = Self { child, ca, hbone, app: at, readiness, dir };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !proxy.is_ready() {
-            assert!(Instant::now() < deadline, "not ready: {}", proxy.log());
-            tokio::task::yield_now().await;
-        }
-        proxy
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap()
-    }
-
-    fn is_ready(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(self.readiness) else { return false };
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let asked = stream.write_all(
-            b"GET /healthz/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
-        );
-        let mut answer = String::new();
-        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
-    }
-
-    /// Processor time that it has used, of user and kernel.
-    fn used(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // After the name, which may hold spaces: state is the first, utime and stime the 12th and 13th.
-        let ticks = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
-        let ticks: u64 = ticks.map(|text| text.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(ticks * 10)
-    }
-
-    /// A caller with a certificate.
-    async fn tunnel(&self) -> SendRequest<bytes::Bytes> {
-        let svid = self.ca.svid(&identity("client")).await.unwrap();
-        let config = weft_certs::client_config(&svid, &[identity("web")]);
-        let stream = tokio::net::TcpStream::connect(self.hbone).await.unwrap();
-        let tls = TlsConnector::from(config).connect(weft_certs::server_name(), stream);
-        let (requests, connection) = h2::client::handshake(tls.await.unwrap()).await.unwrap();
-        tokio::task::spawn_local(async move { drop(connection.await) });
-        requests
-    }
-
-    /// A byte to the application and back.
-    async fn exchange(&self, tunnel: &SendRequest<bytes::Bytes>) {
-        let mut request = Request::builder().method(Method::CONNECT).body(()).unwrap();
-        let authority = self.app.to_string();
-        *request.uri_mut() = Uri::builder().authority(authority).build().unwrap();
-        let mut ready = tunnel.clone().ready().await.unwrap();
-        let (answer, mut body) = ready.send_request(request, false).unwrap();
-        let answer = answer.await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK, "{}", self.log());
-        body.send_data(bytes::Bytes::from_static(b"?"), true).unwrap();
-        let data = answer.into_body().data().await.unwrap().unwrap();
-        assert_eq!(&*data, b"?");
-    }
-}
-
-fn echo(app: &TcpListener) {
-    while let Ok((mut stream, _)) = app.accept() {
-        thread::spawn(move || {
-            let mut byte = [0];
-            while stream.read(&mut byte).is_ok_and(|read| read == 1) {
-                if stream.write_all(&byte).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-}
 
 /// Of a processor, while there is nothing to do but to wait for descriptors.
 const BUSY_MAX: f64 = 0.05;
@@ -251,7 +22,7 @@ const LOG_BYTES_PER_SECOND_MAX: usize = 10_000;
 #[test]
 fn with_every_descriptor_in_use_the_program_waits_quietly_and_recovers() {
     run(async {
-        let proxy = Proxy::start().await;
+        let proxy = Program::start(DESCRIPTORS).await;
         let mut tunnels = Vec::new();
         // The first that is not served has found none left.
         while let Ok(tunnel) = timeout(Duration::from_secs(2), proxy.tunnel()).await {
@@ -263,6 +34,7 @@ fn with_every_descriptor_in_use_the_program_waits_quietly_and_recovers() {
         // Time is what a proxy that spins would burn: nothing else is to happen.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let seconds = began.elapsed().as_secs_f64();
+        assert!(proxy.is_ready(), "{}", proxy.log());
         let busy = (proxy.used().as_secs_f64() - used.as_secs_f64()) / seconds;
         assert!(busy < BUSY_MAX, "{busy} of a processor, doing nothing");
         let written = proxy.log().len() - log;
@@ -280,7 +52,7 @@ fn with_every_descriptor_in_use_the_program_waits_quietly_and_recovers() {
 #[test]
 fn without_descriptors_the_program_serves_who_has_a_certificate_and_is_ready() {
     run(async {
-        let proxy = Proxy::start().await;
+        let proxy = Program::start(DESCRIPTORS).await;
         let proven = proxy.tunnel().await;
         proxy.exchange(&proven).await;
 
@@ -298,6 +70,37 @@ fn without_descriptors_the_program_serves_who_has_a_certificate_and_is_ready() {
         let after = proxy.tunnel().await;
         proxy.exchange(&after).await;
         proxy.exchange(&proven).await;
+        assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+    });
+}
+
+/// Streams need descriptors as tunnels do: for their connections to the application.
+#[test]
+fn streams_of_callers_with_certificates_leave_descriptors_for_readiness() {
+    run(async {
+        let proxy = Program::start(DESCRIPTORS).await;
+        let tunnel = proxy.tunnel().await;
+        let mut streams = Vec::new();
+        let refused = loop {
+            match proxy.open(&tunnel).await {
+                Ok(stream) => streams.push(stream),
+                Err(status) => break status,
+            }
+            assert!(streams.len() < DESCRIPTORS, "it has more than it was given");
+        };
+        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(streams.len() > 10, "{} streams", streams.len());
+        assert!(proxy.is_ready(), "{}", proxy.log());
+        assert!(!proxy.log().contains("lost the node agent"), "{}", proxy.log());
+
+        drop(streams);
+        let again = timeout(Duration::from_secs(5), async {
+            while proxy.open(&tunnel).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        });
+        again.await.expect("served again");
+        proxy.exchange(&tunnel).await;
         assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
     });
 }

@@ -26,6 +26,7 @@ use weft_model::{
 };
 use ztunnel::{
     config::{Limits, Tcp},
+    descriptors::Descriptors,
     outcome::Outcomes,
     socket::{Accepted, Capture, KernelListener, Listener, SocketError, Sockets, TcpEnd},
     telemetry::{self, Live, TunnelSide},
@@ -252,7 +253,9 @@ impl Door {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let real = listener.local_addr().unwrap();
         let tcp = Tcp::default();
-        let listener = KernelListener::adopt(listener.into(), Capture::LocalAddress, &tcp).unwrap();
+        let all = Descriptors::of(None);
+        let listener =
+            KernelListener::adopt(listener.into(), Capture::LocalAddress, &tcp, all).unwrap();
         (Self { listener, stands_for, accepted: Rc::default() }, real)
     }
 }

@@ -13,6 +13,7 @@ mod memory;
 mod policy;
 mod pool;
 mod reference;
+mod program;
 mod relay;
 mod simulation;
 mod slow;

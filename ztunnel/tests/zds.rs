@@ -25,6 +25,7 @@ use weft_xds::zds::{
 };
 use ztunnel::{
     config::Config,
+    descriptors::Descriptors,
     dns,
     identity::{CertificateService, Identities, NodeCertificate, Options},
     memory::Pressure,
@@ -152,6 +153,7 @@ fn zds(path: &Path) -> Zds {
         limits: config.limits.clone(),
         tcp: config.tcp.clone(),
         pressure: watch::channel(Pressure::Normal).1,
+        descriptors: Descriptors::of(None),
     };
     let (needs, asked) = mpsc::unbounded_channel();
     let current = views.clone();
@@ -170,6 +172,7 @@ fn zds(path: &Path) -> Zds {
         network: Network::default(),
         trust_domain: TrustDomain::default(),
         tcp: config.tcp,
+        descriptors: Descriptors::of(None),
     });
     Zds::new(path, pods, asked)
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{
     sync::{Notify, mpsc},
@@ -16,7 +17,7 @@ use tokio::{
 use weft_xds::zds::SocketKind;
 
 use super::{SocketError, kernel::set_options};
-use crate::{config::Tcp, uid::PodUid};
+use crate::{config::Tcp, descriptors::Descriptors, uid::PodUid};
 
 /// What the first request of a kind asks for; each further one asks for twice as many.
 const BATCH_FIRST: u32 = 4;
@@ -42,6 +43,7 @@ pub struct AgentSockets {
     stock: Mutex<HashMap<SocketKind, Stock>>,
     arrived: Notify,
     options: Tcp,
+    descriptors: Descriptors,
 }
 
 #[derive(Default)]
@@ -61,11 +63,17 @@ enum Request {
 }
 
 impl AgentSockets {
-    pub fn new(pod: PodUid, needs: mpsc::UnboundedSender<Need>, options: Tcp) -> Self {
-        Self { pod, needs, stock: Mutex::default(), arrived: Notify::new(), options }
+    pub fn new(
+        pod: PodUid,
+        needs: mpsc::UnboundedSender<Need>,
+        options: Tcp,
+        descriptors: Descriptors,
+    ) -> Self {
+        Self { pod, needs, stock: Mutex::default(), arrived: Notify::new(), options, descriptors }
     }
 
-    /// One socket; waits a bounded time for the agent when none is in stock.
+    /// One socket; waits a bounded time for the agent when none is in stock. Errors: also when none is in stock and
+    /// no descriptor is left for one.
     pub(super) async fn take(&self, kind: SocketKind) -> Result<OwnedFd, SocketError> {
         let deadline = Instant::now() + WITHIN;
         let failures = self.stock().entry(kind).or_default().failures;
@@ -74,7 +82,7 @@ impl AgentSockets {
             tokio::pin!(arrived);
             // Before the look, so that a batch that comes in between is not missed.
             arrived.as_mut().enable();
-            if let Some(socket) = self.pop(kind) {
+            if let Some(socket) = self.pop(kind)? {
                 return Ok(socket);
             }
             if self.stock().entry(kind).or_default().failures != failures {
@@ -89,20 +97,27 @@ impl AgentSockets {
         }
     }
 
-    fn pop(&self, kind: SocketKind) -> Option<OwnedFd> {
+    /// Asks the agent for more where that is due; `None` when they are still to come.
+    fn pop(&self, kind: SocketKind) -> Result<Option<OwnedFd>, SocketError> {
         let mut all = self.stock();
         let stock = all.entry(kind).or_default();
         let socket = stock.sockets.pop();
         // Half a batch early, so that a steady flow never waits.
         let low = stock.sockets.len() <= stock.batch as usize / 2;
         if low && stock.request == Request::None {
+            let count = (stock.batch * 2).clamp(BATCH_FIRST, BATCH_LARGEST);
+            let count = count.min(self.descriptors.room());
+            if count == 0 {
+                let none = || SocketError::NoSocket(Errno::MFILE.into());
+                return socket.map(Some).ok_or_else(none);
+            }
             stock.request = Request::UnderWay;
-            stock.batch = (stock.batch * 2).clamp(BATCH_FIRST, BATCH_LARGEST);
-            let need = Need { pod: self.pod.clone(), kind, count: stock.batch };
+            stock.batch = count;
+            let need = Need { pod: self.pod.clone(), kind, count };
             // Without a receiver the proxy is stopping; who waits gives up by the deadline.
             drop(self.needs.send(need));
         }
-        socket
+        Ok(socket)
     }
 
     /// Takes what the agent passed; none means that it could not make any.
@@ -133,6 +148,7 @@ impl AgentSockets {
 
     /// Sets the options here, off the path of the connection that will use it.
     fn prepare(&self, kind: SocketKind, socket: &OwnedFd) -> bool {
+        self.descriptors.taken(socket);
         let tcp = matches!(
             kind,
             SocketKind::ConnectV4

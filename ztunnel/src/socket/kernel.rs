@@ -25,7 +25,7 @@ use tokio::{
 use weft_model::{OriginalDst, PeerAddr};
 
 use super::{Accepted, Listener, Stream};
-use crate::config::Tcp;
+use crate::{config::Tcp, descriptors::Descriptors};
 
 /// A TCP connection.
 pub struct TcpEnd {
@@ -149,16 +149,22 @@ pub enum Capture {
 pub struct KernelListener {
     listener: TcpListener,
     capture: Capture,
+    descriptors: Descriptors,
 }
 
 impl KernelListener {
     /// Takes over a listening socket: options for all connections to come are set here, once.
     /// Must be called on the runtime that will accept.
-    pub fn adopt(socket: OwnedFd, capture: Capture, options: &Tcp) -> io::Result<Self> {
+    pub fn adopt(
+        socket: OwnedFd,
+        capture: Capture,
+        options: &Tcp,
+        descriptors: Descriptors,
+    ) -> io::Result<Self> {
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(true)?;
         set_options(&SockRef::from(&listener), options)?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, capture })
+        Ok(Self { listener: TcpListener::from_std(listener)?, capture, descriptors })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -184,7 +190,12 @@ impl Listener for KernelListener {
 
     async fn accept(&self) -> io::Result<Accepted<TcpEnd>> {
         let (stream, peer) = loop {
-            match self.listener.accept().await {
+            let accepted = if self.descriptors.are_short() {
+                Err(Errno::MFILE.into())
+            } else {
+                self.listener.accept().await
+            };
+            match accepted {
                 // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want
                 // of one is nobody's, and must not cost those who were just let in.
                 Err(error) if wants_descriptor(&error) && !self.is_called()? => {
@@ -193,6 +204,7 @@ impl Listener for KernelListener {
                 accepted => break accepted?,
             }
         };
+        self.descriptors.taken(&stream);
         let to = original_destination(&stream, self.capture)?;
         let (peer, to) = (PeerAddr::new(peer), OriginalDst::new(to));
         Ok(Accepted { stream: TcpEnd::new(stream), peer, to })

@@ -7,11 +7,14 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    io::Errno,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::kernel::set_options;
-use crate::config::Tcp;
+use crate::{config::Tcp, descriptors::Descriptors};
 
 /// Istio's mark: rules in the pod let sockets that carry it pass, and lead answers back to them.
 const MARK: u32 = 0x539;
@@ -23,6 +26,7 @@ pub struct Netns {
     pod: OwnedFd,
     own: OwnedFd,
     options: Tcp,
+    descriptors: Descriptors,
 }
 
 /// Who sees the pod's sockets of this kind as theirs.
@@ -35,9 +39,9 @@ pub(super) enum Transparency {
 }
 
 impl Netns {
-    pub fn new(pod: OwnedFd, options: Tcp) -> io::Result<Self> {
+    pub fn new(pod: OwnedFd, options: Tcp, descriptors: Descriptors) -> io::Result<Self> {
         let own = File::open("/proc/thread-self/ns/net")?.into();
-        Ok(Self { pod, own, options })
+        Ok(Self { pod, own, options, descriptors })
     }
 
     /// Which namespace it is, as long as this value holds it open.
@@ -46,12 +50,16 @@ impl Netns {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// A socket of the pod's, ready to be connected.
+    /// A socket of the pod's, ready to be connected. Errors: also when only reserved descriptors are left.
     pub(super) fn socket(&self, to: SocketAddr, transparency: Transparency) -> io::Result<Socket> {
+        if self.descriptors.are_short() {
+            return Err(Errno::MFILE.into());
+        }
         let socket = self.open(Domain::for_address(to), Type::STREAM, Protocol::TCP)?;
         if transparency == Transparency::Transparent {
             transparent(&socket, to)?;
         }
+        self.descriptors.taken(&socket);
         set_options(&SockRef::from(&socket), &self.options)?;
         Ok(socket)
     }
@@ -113,3 +121,6 @@ fn transparent(socket: &Socket, of: SocketAddr) -> io::Result<()> {
         SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
     }
 }
+
+#[cfg(test)]
+mod tests;

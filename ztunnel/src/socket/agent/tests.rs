@@ -4,13 +4,18 @@ use tokio::sync::mpsc;
 use weft_xds::zds::SocketKind;
 
 use super::{AgentSockets, BATCH_FIRST, BATCH_LARGEST, Need, SocketError};
-use crate::{config::Tcp, uid::PodUid};
+use crate::{config::Tcp, descriptors::Descriptors, uid::PodUid};
 
 const KIND: SocketKind = SocketKind::ConnectV4;
 
 fn stock() -> (Arc<AgentSockets>, mpsc::UnboundedReceiver<Need>) {
+    stock_within(Descriptors::of(None))
+}
+
+fn stock_within(descriptors: Descriptors) -> (Arc<AgentSockets>, mpsc::UnboundedReceiver<Need>) {
     let (needs, asked) = mpsc::unbounded_channel();
-    (Arc::new(AgentSockets::new(PodUid("pod".into()), needs, Tcp::default())), asked)
+    let pod = PodUid("pod".into());
+    (Arc::new(AgentSockets::new(pod, needs, Tcp::default(), descriptors)), asked)
 }
 
 fn sockets(count: u32) -> Vec<OwnedFd> {
@@ -78,4 +83,14 @@ async fn nobody_waits_for_ever() {
     let (stock, _asked) = stock();
     let taken = stock.take(KIND).await;
     assert!(matches!(taken, Err(SocketError::NoSocket(_))), "{taken:?}");
+}
+
+#[tokio::test]
+async fn where_only_reserved_descriptors_are_left_nobody_asks_and_stock_is_used_up() {
+    let (stock, mut asked) = stock_within(Descriptors::of(Some(0)));
+    stock.put(KIND, sockets(1));
+    stock.take(KIND).await.unwrap();
+    let taken = stock.take(KIND).await;
+    assert!(matches!(taken, Err(SocketError::NoSocket(_))), "{taken:?}");
+    assert!(asked.try_recv().is_err(), "there is no room for what it would pass");
 }

@@ -1,0 +1,74 @@
+//! File descriptors: pods' connections may take all but the last, which keep the proxy itself alive.
+//!
+//! The kernel hands out the lowest number that is free, so the number of a descriptor just made tells how many are
+//! in use: nothing is counted, and a connection costs nothing more.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    process::{Resource, getrlimit, setrlimit},
+};
+
+/// Kept for readiness, metrics, admin, the control plane and certificates; an eighth where there are few.
+const RESERVED_MAX: u64 = 128;
+
+/// How far pods' connections may go. Clones share what they know.
+#[derive(Clone, Debug)]
+pub struct Descriptors {
+    /// The first that is not for a pod's connection.
+    reserved: RawFd,
+    short: Arc<AtomicBool>,
+}
+
+impl Descriptors {
+    /// Raises the limit of this process as far as it may: two descriptors a connection and a few thousand in stock
+    /// are more than the soft limit of old, which is for programs that `select`.
+    pub fn raise() -> io::Result<Self> {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
+        Ok(Self::of(limit.current))
+    }
+
+    /// Of a limit; `None` is none.
+    pub fn of(limit: Option<u64>) -> Self {
+        let limit = limit.unwrap_or(u64::MAX);
+        let reserved = limit - RESERVED_MAX.min(limit / 8);
+        let reserved = RawFd::try_from(reserved).unwrap_or(RawFd::MAX);
+        Self { reserved, short: Arc::default() }
+    }
+
+    /// A pod's connection was given this one.
+    pub(crate) fn taken(&self, fd: impl AsFd) {
+        if fd.as_fd().as_raw_fd() >= self.reserved {
+            self.short.store(true, Relaxed);
+        }
+    }
+
+    /// Whether only reserved ones are left. Costs nothing until one of them was taken.
+    pub(crate) fn are_short(&self) -> bool {
+        if !self.short.load(Relaxed) {
+            return false;
+        }
+        let short = self.room() == 0;
+        self.short.store(short, Relaxed);
+        short
+    }
+
+    /// How many more pods' connections may take: as many, or fewer where some of those that follow are in use.
+    pub(crate) fn room(&self) -> u32 {
+        let lowest = eventfd(0, EventfdFlags::CLOEXEC).map_or(RawFd::MAX, |fd| fd.as_raw_fd());
+        u32::try_from(self.reserved.saturating_sub(lowest)).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

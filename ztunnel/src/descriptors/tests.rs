@@ -1,0 +1,31 @@
+use std::fs::File;
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use super::Descriptors;
+
+#[test]
+fn an_eighth_is_reserved_of_few_and_128_of_many() {
+    let reserved = |limit| Descriptors::of(limit).reserved;
+    assert_eq!(reserved(Some(100)), 88);
+    assert_eq!(reserved(Some(1 << 20)), (1 << 20) - 128);
+    assert_eq!(reserved(None), i32::MAX);
+}
+
+#[test]
+fn they_are_short_from_the_first_reserved_one_until_a_lower_one_is_free() {
+    let file = File::open("/").unwrap();
+    let none = Descriptors { reserved: 0, ..Descriptors::of(None) };
+    assert!(!none.are_short(), "nobody has taken one");
+    none.taken(&file);
+    assert!(none.are_short(), "all are reserved");
+
+    let most = Descriptors { reserved: 900, ..Descriptors::of(None) };
+    most.taken(&file);
+    assert!(!most.are_short(), "a low one was taken");
+    most.taken(fcntl_dupfd_cloexec(&file, 900).unwrap());
+    assert!(most.short.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(!most.are_short(), "a lower one is free");
+    assert!((1..900).contains(&most.room()));
+    assert_eq!(none.room(), 0);
+}
