@@ -1,10 +1,16 @@
 //! A connection to a pod of this node: proved by a certificate in a tunnel, or in the clear.
 
-use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use http::StatusCode;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep},
 };
 use weft_model::{Identity, OriginalDst, PeerAddr};
@@ -21,7 +27,7 @@ use crate::{
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
     telemetry::TunnelSide,
-    tunnel::hbone::server::{self, Blame, Incoming, Server, ServerError},
+    tunnel::hbone::server::{self, Blame, Incoming, Server, ServerError, Unread},
 };
 
 /// Carries one connection that came in the clear.
@@ -121,6 +127,7 @@ async fn requests<S: Sockets>(
     let mut quiet = pin!(sleep(after));
     let mut draining = pin!(pod.draining());
     let mut state = Requests::None;
+    let mut unread = Unread::default();
     loop {
         let request = tokio::select! {
             // Biased: no request may be taken once the peer is to be told that none will be.
@@ -130,7 +137,7 @@ async fn requests<S: Sockets>(
                 server.drain();
                 continue;
             }
-            request = poll_fn(|cx| server.poll_request(cx)) => request,
+            request = poll_fn(|cx| poll_request(&mut server, caller, &mut unread, cx)) => request,
             () = &mut quiet, if state == Requests::None => {
                 Some(Err(ServerError::HeadersTimeout { after }))
             }
@@ -153,6 +160,26 @@ async fn requests<S: Sockets>(
             None => return,
         }
     }
+}
+
+/// As the server's; the first request of each kind that it refused unread is told, `unread` are those before.
+fn poll_request<IO: AsyncRead + AsyncWrite + Unpin>(
+    server: &mut Server<IO>,
+    caller: &Caller,
+    unread: &mut Unread,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Incoming, ServerError>>> {
+    let polled = server.poll_request(cx);
+    let before = std::mem::replace(unread, server.unread());
+    let (peer, from) = (&caller.peer, caller.from);
+    // Once for each tunnel: how often is the peer's choice.
+    if before.heads == 0 && unread.heads > 0 {
+        tracing::warn!(%peer, %from, "request refused: its head is over h2.server_header_list, or is none");
+    }
+    if before.streams == 0 && unread.streams > 0 {
+        tracing::warn!(%peer, %from, "request refused: the tunnel has h2.server_streams streams");
+    }
+    polled
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,15 +8,15 @@ use tokio::{
     time::timeout,
 };
 
-mod hostile;
+pub(crate) mod hostile;
 
 use self::hostile::{
-    ACK, Answer, CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING,
-    PUSH_PROMISE, RST_STREAM, Reader, SETTINGS, WINDOW_UPDATE, Writer, call, connect, field, frame,
-    greeted, setting,
+    ACK, Answer, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE,
+    PING, PUSH_PROMISE, RST_STREAM, Reader, SETTINGS, WINDOW_UPDATE, Writer, call, connect, field,
+    frame, greeted, setting,
 };
 use crate::{
-    fixture::{Enrolled, Mesh, run},
+    fixture::{Enrolled, Mesh, WEB, at, run},
     written::written,
 };
 
@@ -325,6 +325,10 @@ const PROTOCOL_ERROR: u32 = 1;
 fn requests_that_are_no_connect_are_refused_one_by_one() {
     run(async {
         let scene = Scene::new().await;
+        for port in [15000, 15020, 15021] {
+            let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            scene.mesh.places.put(at(WEB, port), nobody);
+        }
         let (mut reader, mut writer) = call(&scene.mesh, &[]).await;
         let method = |method| field(":method", method);
         let authority = |authority| field(":authority", authority);
@@ -352,6 +356,11 @@ fn requests_that_are_no_connect_are_refused_one_by_one() {
             ([method("CONNECT"), authority("10.0.0.2:15006")].concat(), Answer::Status(503)),
             ([method("CONNECT"), authority("10.0.0.2:15008")].concat(), Answer::Status(503)),
             ([method("CONNECT"), authority("10.0.0.2:15053")].concat(), Answer::Status(503)),
+            // Of the proxy only in its node's namespace. In a pod nobody listens there, or it is the pod's own: a
+            // gateway's readiness is at 15021.
+            ([method("CONNECT"), authority("10.0.0.2:15000")].concat(), Answer::Status(503)),
+            ([method("CONNECT"), authority("10.0.0.2:15020")].concat(), Answer::Status(503)),
+            ([method("CONNECT"), authority("10.0.0.2:15021")].concat(), Answer::Status(503)),
             ([connect(), field("connection", "close")].concat(), Answer::Reset(PROTOCOL_ERROR)),
             (connect(), Answer::Status(200)),
         ];
@@ -425,4 +434,40 @@ fn whoever_is_cut_is_named_in_the_log() {
         });
         assert!(named, "{what}: {log}");
     }
+}
+
+#[test]
+fn whoever_is_refused_unread_is_named_in_the_log_once_for_each_tunnel() {
+    let cases: [(&str, fn(), &str); 3] = [
+        ("large heads", heads_that_are_too_large_are_refused, "h2.server_header_list"),
+        ("large heads with nothing after", heads_with_nothing_after, "h2.server_header_list"),
+        ("800 streams too many", streams_beyond_the_limit_are_refused, "h2.server_streams"),
+    ];
+    for (what, abuse, setting) in cases {
+        let log = written(abuse);
+        let named = log.lines().filter(|line| {
+            line.contains("request refused")
+                && line.contains(setting)
+                && line.contains("peer=spiffe://cluster.local/ns/shop/sa/hostile")
+        });
+        assert_eq!(named.count(), 1, "{what}: {log}");
+    }
+    let log = written(heads_that_are_too_large_are_refused);
+    let cut = log.lines().find(|line| line.contains("tunnel cut")).unwrap_or_default();
+    assert!(cut.contains("peer=spiffe://cluster.local/ns/shop/sa/hostile"), "the bomb: {log}");
+}
+
+/// Those whose streams are over with the head, so that nothing is left to be reset, among others that make sense.
+fn heads_with_nothing_after() {
+    run(async {
+        let scene = Scene::new().await;
+        let (mut reader, mut writer) = call(&scene.mesh, &[]).await;
+        let elsewhere = [field(":method", "CONNECT"), field(":authority", "10.0.0.3:80")].concat();
+        let large = [connect(), field("x-large", &"x".repeat(100 << 10))].concat();
+        for (stream, block, status) in [(1, &elsewhere, 400), (3, &large, 431), (5, &large, 431)] {
+            writer.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, block)).await;
+            assert_eq!(reader.answer(stream).await, Answer::Status(status));
+        }
+        scene.ends_well().await;
+    });
 }

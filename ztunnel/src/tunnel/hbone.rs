@@ -6,6 +6,7 @@
 
 mod ahead;
 pub mod client;
+mod frames;
 mod guard;
 mod head;
 mod keepalive;

@@ -2,12 +2,15 @@
 //!
 //! Frames that cost us work but carry nothing (PING, SETTINGS, PRIORITY, `RST_STREAM`, `WINDOW_UPDATE`, empty DATA,
 //! HEADERS) are weighed against the bytes that the peer has really sent; more than an allowance and the connection
-//! is cut. What opens and ends a stream weighs least: a busy peer opens thousands in a second. The library below bounds memory; this bounds work, and it also bounds how long a header block may stay
-//! unfinished.
+//! is cut. What opens and ends a stream weighs least: a busy peer opens thousands in a second. The library below
+//! bounds memory; this bounds work, and it also bounds how long a header block may stay unfinished. What the library
+//! refuses without telling us is counted here as it goes out.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +19,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
+
+use super::frames::{Frame, Frames, kind};
 
 /// Allowed per second: 8,000 streams opened and ended, or 2,000 PINGs.
 const WEIGHT_PER_SECOND: u32 = 16_000;
@@ -27,15 +32,6 @@ const BYTES_PER_WEIGHT: u64 = 32;
 const PAID_BYTES_MAX: u64 = WEIGHT_BURST as u64 * BYTES_PER_WEIGHT;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEAD: usize = 9;
-
-/// The frame types that are told apart (RFC 9113 section 6).
-mod kind {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const CONTINUATION: u8 = 9;
-}
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
@@ -62,10 +58,7 @@ pub(super) enum Abuse {
 /// Reads frame heads out of the bytes that go by. Knows no time but what it is told.
 #[derive(Debug)]
 pub(super) struct Meter {
-    head: [u8; HEAD],
-    head_len: usize,
-    /// Of the current frame's payload (or of the preface), still to come.
-    skip: u64,
+    frames: Frames,
     allowance: u32,
     paid_bytes: u64,
     refilled: Instant,
@@ -77,9 +70,7 @@ impl Meter {
     /// `preface` is what comes before the first frame: 24 bytes from a client, none from a server.
     fn new(preface: usize, now: Instant, headers_within: Duration) -> Self {
         Self {
-            head: [0; HEAD],
-            head_len: 0,
-            skip: preface as u64,
+            frames: Frames::after(preface),
             allowance: WEIGHT_BURST,
             paid_bytes: 0,
             refilled: now,
@@ -90,21 +81,8 @@ impl Meter {
 
     fn pass(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
         self.refill(now);
-        while !bytes.is_empty() {
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-            self.skip -= skipped as u64;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            while let Some((&byte, rest)) = bytes.split_first().filter(|_| self.skip == 0) {
-                bytes = rest;
-                if let Some(place) = self.head.get_mut(self.head_len) {
-                    *place = byte;
-                }
-                self.head_len += 1;
-                if self.head_len == HEAD {
-                    self.head_len = 0;
-                    self.frame(now)?;
-                }
-            }
+        while let Some(frame) = self.frames.next(&mut bytes) {
+            self.frame(frame, now)?;
         }
         match self.headers_since {
             Some(since) if now.duration_since(since) > self.headers_within => {
@@ -114,10 +92,8 @@ impl Meter {
         }
     }
 
-    fn frame(&mut self, now: Instant) -> Result<(), Abuse> {
-        let [a, b, c, kind, flags, ..] = self.head;
-        let length = u32::from_be_bytes([0, a, b, c]);
-        self.skip = length.into();
+    fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), Abuse> {
+        let Frame { kind, flags, length, .. } = frame;
         let ends_headers = flags & END_HEADERS != 0;
         match kind {
             kind::DATA if length > 0 => {
@@ -151,22 +127,90 @@ impl Meter {
     }
 }
 
+/// How many requests the library has refused without handing them on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Unread {
+    /// Their heads were too large, or made no sense.
+    pub heads: u64,
+    /// The tunnel had too many streams.
+    pub streams: u64,
+}
+
+/// Finds them among what is sent: the library tells the peer, and us not at all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused {
+    unread: Rc<Cell<Unread>>,
+    /// Heads that ended their stream at once and are still to be sent: refusals of ours.
+    ours: Rc<Cell<u64>>,
+}
+
+/// RFC 9113 section 7.
+const PROTOCOL_ERROR: u32 = 1;
+const REFUSED_STREAM: u32 = 7;
+
+impl Refused {
+    pub(super) fn unread(&self) -> Unread {
+        self.unread.get()
+    }
+
+    /// We are about to refuse one that we have read.
+    pub(super) fn ours(&self) {
+        self.ours.set(self.ours.get() + 1);
+    }
+
+    fn sent(&self, frame: Frame) {
+        let mut unread = self.unread.get();
+        match (frame.kind, frame.reason) {
+            (_, Some(PROTOCOL_ERROR)) => unread.heads += 1,
+            (_, Some(REFUSED_STREAM)) => unread.streams += 1,
+            // The library's 431 to a request that has no more to say, so that nothing is left to be reset.
+            (kind::HEADERS, _) if frame.flags & END_STREAM != 0 => {
+                match self.ours.get().checked_sub(1) {
+                    Some(left) => self.ours.set(left),
+                    None => unread.heads += 1,
+                }
+            }
+            _ => {}
+        }
+        self.unread.set(unread);
+    }
+}
+
 /// A connection whose peer is watched for abuse.
 #[derive(Debug)]
 pub(super) struct Guarded<IO> {
     io: IO,
     meter: Meter,
+    sent: Frames,
+    refused: Refused,
 }
 
 impl<IO> Guarded<IO> {
     /// Around a connection to a server.
     pub(super) fn new(io: IO, headers_within: Duration) -> Self {
-        Self { io, meter: Meter::new(0, Instant::now(), headers_within) }
+        // What we send as a client begins with the preface.
+        Self::between(io, 0, PREFACE.len(), headers_within)
     }
 
     /// Around a connection from a client, which begins with the preface.
     pub(super) fn with_preface(io: IO, headers_within: Duration) -> Self {
-        Self { io, meter: Meter::new(PREFACE.len(), Instant::now(), headers_within) }
+        Self::between(io, PREFACE.len(), 0, headers_within)
+    }
+
+    fn between(io: IO, received: usize, sent: usize, headers_within: Duration) -> Self {
+        let meter = Meter::new(received, Instant::now(), headers_within);
+        Self { io, meter, sent: Frames::after(sent), refused: Refused::default() }
+    }
+
+    /// Goes on counting when the connection belongs to the library.
+    pub(super) fn refused(&self) -> Refused {
+        self.refused.clone()
+    }
+
+    fn has_sent(&mut self, mut bytes: &[u8]) {
+        while let Some(frame) = self.sent.next(&mut bytes) {
+            self.refused.sent(frame);
+        }
     }
 }
 
@@ -191,7 +235,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.has_sent(bytes.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -199,7 +245,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let sent = slice.get(..left.min(slice.len())).unwrap_or_default();
+            self.has_sent(sent);
+            left -= sent.len();
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -21,11 +21,12 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use weft_model::Workload;
 use ztunnel_core::{Failure, Refusal};
 
+pub use super::guard::Unread;
 use super::{
     Held, InTunnel, RESETS_REMEMBERED, Settings,
     ahead::ReadAhead,
     bytes,
-    guard::Guarded,
+    guard::{Guarded, Refused},
     head::{self, ConnectHead},
     keepalive,
     window::{Open, Window},
@@ -133,6 +134,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Handshaken<IO> {
     pub async fn http2(self, settings: &Settings) -> Result<Server<IO>, ServerError> {
         let after = settings.timeouts.preface;
         let guarded = Guarded::with_preface(self.stream, settings.timeouts.connect_head);
+        let refused = guarded.refused();
         let mut connection = timeout(after, builder(settings).handshake::<_, Bytes>(guarded))
             .await
             .map_err(|_| ServerError::PrefaceTimeout { after })?
@@ -140,7 +142,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Handshaken<IO> {
         let (pings, h2) = (connection.ping_pong(), settings.h2.clone());
         let unanswered = Box::pin(async move { keepalive::unanswered(pings, &h2).await });
         let window = Window::new(settings.connection_window(), settings.stream_window());
-        Ok(Server { connection, unanswered, window, draining: false })
+        Ok(Server { connection, unanswered, window, refused, draining: false })
     }
 }
 
@@ -162,6 +164,7 @@ pub struct Server<IO> {
     connection: Connection<Guarded<TlsStream<ReadAhead<IO>>>, Bytes>,
     unanswered: Pin<Box<dyn Future<Output = ()>>>,
     window: Window,
+    refused: Refused,
     draining: bool,
 }
 
@@ -186,7 +189,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Server<IO> {
                     self.connection.set_target_window_size(size);
                 }
                 let body = request.into_body();
-                return Poll::Ready(Some(Ok(Incoming { head, body, respond, open })));
+                let refused = self.refused.clone();
+                return Poll::Ready(Some(Ok(Incoming { head, body, respond, open, refused })));
             }
             Poll::Ready(Some(Err(error))) => {
                 return Poll::Ready(Some(Err(ServerError::Http2(error))));
@@ -195,6 +199,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Server<IO> {
             Poll::Pending => {}
         }
         self.unanswered.as_mut().poll(cx).map(|()| Some(Err(ServerError::Dead)))
+    }
+
+    /// Requests that nobody was handed: each was refused for its head, or for `h2.server_streams`.
+    pub fn unread(&self) -> Unread {
+        self.refused.unread()
     }
 
     /// Takes no more requests and tells the peer (GOAWAY); those being served go on.
@@ -212,6 +221,7 @@ pub struct Incoming {
     body: h2::RecvStream,
     respond: SendResponse<Bytes>,
     open: Open,
+    refused: Refused,
 }
 
 impl Incoming {
@@ -234,6 +244,7 @@ impl Incoming {
     pub fn refuse(mut self, status: StatusCode) {
         let mut answer = Response::new(());
         *answer.status_mut() = status;
+        self.refused.ours();
         // The peer may have reset the stream already; then there is nobody to tell.
         if let Err(error) = self.respond.send_response(answer, true) {
             tracing::debug!(%error, "a refusal was not delivered");
