@@ -138,7 +138,8 @@ section! {
         node_connections: usize = 65_536, Between(16, 4_000_000);
         /// Connections of one pod at once; more wait in its listeners' backlogs.
         pod_connections: usize = 16_384, Between(1, 4_000_000);
-        /// Allocated memory at which new connections wait, until a tenth is free again; 0 is no limit.
+        /// Allocated memory at which new connections wait, until a tenth is free again. A tenth above it the newest
+        /// streams of the identity with most are cut. 0 is no limit.
         memory: ByteSize = ByteSize(0), Between(ByteSize(0), ByteSize::gib(1024));
         /// Connections at once to each of admin, stats and readiness; more wait in the backlog.
         admin_connections: usize = 64, Between(4, 4_096);

@@ -45,8 +45,8 @@ pub(crate) async fn serve_plain<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<
         Err(failure) => return record.failed(failure),
     };
     record.carrying(pod.uid.0.clone(), to.0);
-    let revoked = pod.shared.revoked(&permit);
-    let ending = relay(&mut client, &mut server, &record.carried, revoked).await;
+    let cut = pod.shared.cut(&permit);
+    let ending = relay(&mut client, &mut server, &record.carried, cut).await;
     record.finished(ending);
 }
 
@@ -228,8 +228,8 @@ async fn serve_request<S: Sockets>(pod: Rc<Pod<S>>, incoming: Incoming, caller: 
         Err(error) => return record.failed(Failure::Broken { error: chain(&error) }),
     };
     record.carrying(pod.uid.0.clone(), caller.local.0);
-    let revoked = pod.shared.revoked(&permit);
-    let ending = relay(&mut client, &mut server, &record.carried, revoked).await;
+    let cut = pod.shared.cut(&permit);
+    let ending = relay(&mut client, &mut server, &record.carried, cut).await;
     record.finished(ending);
 }
 

@@ -12,6 +12,10 @@ pub enum Pressure {
     Normal,
     /// New ones wait in the listeners' backlogs, and callers that have not proved themselves are cut.
     Full,
+    /// That was not enough: at each look, the newest streams of whoever has most are cut too.
+    Over {
+        look: u64,
+    },
 }
 
 /// Between two looks: a connection's buffers fill in about this time at most, and a look costs some 10 us.
@@ -28,16 +32,28 @@ pub async fn watch_over(limit_bytes: u64, pressure: watch::Sender<Pressure>, rec
     }
 }
 
+/// Completes at each look that finds memory over its limit.
+pub(crate) async fn over(pressure: &mut watch::Receiver<Pressure>) {
+    while pressure.changed().await.is_ok() {
+        if matches!(*pressure.borrow_and_update(), Pressure::Over { .. }) {
+            return;
+        }
+    }
+    // Nobody watches over it, as in a simulation.
+    std::future::pending::<()>().await;
+}
+
 fn tell(used: u64, limit: u64, pressure: &watch::Sender<Pressure>, recorder: &Recorder) {
-    let next = judge(*pressure.borrow(), used, limit);
+    let before = *pressure.borrow();
+    let next = judge(before, used, limit);
     if !pressure.send_if_modified(|now| std::mem::replace(now, next) != next) {
         return;
     }
-    match next {
-        Pressure::Normal => {
+    match (before, next) {
+        (_, Pressure::Normal) => {
             tracing::info!(allocated_bytes = used, limit_bytes = limit, "memory is free again");
         }
-        Pressure::Full => {
+        (Pressure::Normal, Pressure::Full | Pressure::Over { .. }) => {
             recorder.memory_full();
             tracing::warn!(
                 allocated_bytes = used,
@@ -45,15 +61,21 @@ fn tell(used: u64, limit: u64, pressure: &watch::Sender<Pressure>, recorder: &Re
                 "limits.memory is reached: new connections wait, callers without a certificate are cut"
             );
         }
+        // Each cut is told by the worker that makes it.
+        (Pressure::Full | Pressure::Over { .. }, Pressure::Full | Pressure::Over { .. }) => {}
     }
 }
 
 /// Full at the limit, and until a tenth of it is free again: else each freed buffer would let one connection in.
+/// Over a tenth above it: streams that are open go on growing while new ones wait.
 fn judge(now: Pressure, used: u64, limit: u64) -> Pressure {
+    let tenth = limit / 10;
     match now {
+        Pressure::Over { look } if used >= limit + tenth => Pressure::Over { look: look + 1 },
+        Pressure::Normal | Pressure::Full if used >= limit + tenth => Pressure::Over { look: 0 },
         Pressure::Normal if used < limit => Pressure::Normal,
-        Pressure::Full if used < limit - limit / 10 => Pressure::Normal,
-        Pressure::Normal | Pressure::Full => Pressure::Full,
+        Pressure::Full | Pressure::Over { .. } if used < limit - tenth => Pressure::Normal,
+        Pressure::Normal | Pressure::Full | Pressure::Over { .. } => Pressure::Full,
     }
 }
 

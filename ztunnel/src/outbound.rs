@@ -43,16 +43,16 @@ pub async fn serve<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
         Err(Unreached::Failed(failure)) => return record.failed(failure),
     };
     record.carrying(pod.uid.0.clone(), to.0);
-    let revoked = pod.shared.revoked(&permit);
+    let cut = pod.shared.cut(&permit);
     let ending = match server {
         Server::Plain(stream, _counted) => {
-            relay(&mut client, &mut Plain::new(stream), &record.carried, revoked).await
+            relay(&mut client, &mut Plain::new(stream), &record.carried, cut).await
         }
         Server::Tunnel(mut stream, _counted) => {
-            relay(&mut client, &mut stream, &record.carried, revoked).await
+            relay(&mut client, &mut stream, &record.carried, cut).await
         }
         Server::Nested(mut stream, _counted) => {
-            relay(&mut client, &mut stream, &record.carried, revoked).await
+            relay(&mut client, &mut stream, &record.carried, cut).await
         }
     };
     record.finished(ending);

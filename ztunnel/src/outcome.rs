@@ -69,6 +69,15 @@ impl Outcomes for Recorder {
     }
 }
 
+/// Why a connection that is being carried may not go on.
+#[derive(Debug)]
+pub enum Cut {
+    /// A newer policy forbids it.
+    Revoked(Refusal),
+    /// Its memory is needed.
+    Shed,
+}
+
 /// Becomes an outcome when the connection ends, in whatever way: also when its task is dropped.
 pub struct Record {
     outcomes: Rc<dyn Outcomes>,
@@ -107,10 +116,11 @@ impl Record {
         self.end(End::Failed(failure));
     }
 
-    pub fn finished(mut self, ending: relay::Ending<Refusal>) {
+    pub fn finished(mut self, ending: relay::Ending<Cut>) {
         let finish = match ending {
             relay::Ending::Finished => Finish::Closed,
-            relay::Ending::Revoked(refusal) => Finish::Revoked(refusal),
+            relay::Ending::Cut(Cut::Revoked(refusal)) => Finish::Revoked(refusal),
+            relay::Ending::Cut(Cut::Shed) => Finish::Shed,
             relay::Ending::Broken { by, error: relay::Broken::Reset } => match by {
                 relay::Side::Client => Finish::ResetByClient,
                 relay::Side::Server => Finish::ResetByServer,

@@ -11,6 +11,7 @@ use weft_model::{Identity, Workload};
 use ztunnel_core::{Bind, Failure, Refusal};
 
 mod shared;
+mod streams;
 mod tasks;
 mod unproven;
 
@@ -164,7 +165,7 @@ impl<S: Sockets> Pod<S> {
             match *pressure.borrow_and_update() {
                 Pressure::Normal if pod && node => return,
                 Pressure::Normal => {}
-                Pressure::Full => drop(self.shared.unproven.shed(SHED)),
+                Pressure::Full | Pressure::Over { .. } => drop(self.shared.unproven.shed(SHED)),
             }
             tokio::select! {
                 // Biased for repeatability only: either way all is looked at again.
@@ -178,7 +179,7 @@ impl<S: Sockets> Pod<S> {
     /// Completes once there is no memory for new connections.
     pub(crate) async fn short_of_memory(&self) {
         let mut pressure = self.shared.pressure.clone();
-        if pressure.wait_for(|now| *now == Pressure::Full).await.is_err() {
+        if pressure.wait_for(|now| *now != Pressure::Normal).await.is_err() {
             // Nobody watches over it, as in a simulation.
             std::future::pending::<()>().await;
         }

@@ -1,4 +1,4 @@
-//! Carries bytes both ways between two ends until both have finished, one is reset, or the permit is revoked.
+//! Carries bytes both ways between two ends until both have finished, one is reset, or it may not go on.
 //!
 //! What one side does reaches the other as if they were connected directly: the end of one direction is passed on
 //! while the other goes on, and a reset is passed on as a reset. A peer that has finished and takes no more has
@@ -58,7 +58,7 @@ pub enum Side {
     Server,
 }
 
-/// How carrying ended; `R` is the reason of a revocation.
+/// How carrying ended; `R` is the reason of a cut.
 #[derive(Debug)]
 pub enum Ending<R> {
     /// Both directions finished.
@@ -67,23 +67,23 @@ pub enum Ending<R> {
         by: Side,
         error: Broken,
     },
-    Revoked(R),
+    Cut(R),
 }
 
-/// Carries until the end. `revoked` completes when the connection may not go on; both ends are then reset.
+/// Carries until the end. `cut` completes when the connection may not go on; both ends are then reset.
 /// Cancel safe: dropping it loses what is in flight, and `carried` has what was not.
 pub async fn relay<C: End, S: End, R>(
     client: &mut C,
     server: &mut S,
     carried: &Carried,
-    revoked: impl Future<Output = R>,
+    cut: impl Future<Output = R>,
 ) -> Ending<R> {
     let (mut up, mut down) = (Flow::new(&carried.to_server), Flow::new(&carried.to_client));
-    let mut revoked = pin!(revoked);
+    let mut cut = pin!(cut);
     let ending = poll_fn(|cx| {
         // First, so that a revoked permit wins over bytes that are also ready.
-        if let Poll::Ready(reason) = revoked.as_mut().poll(cx) {
-            return Poll::Ready(Ending::Revoked(reason));
+        if let Poll::Ready(reason) = cut.as_mut().poll(cx) {
+            return Poll::Ready(Ending::Cut(reason));
         }
         poll_both(cx, client, server, &mut up, &mut down)
     })
@@ -93,7 +93,7 @@ pub async fn relay<C: End, S: End, R>(
         // A reset takes back what a tunnel has not written yet: an answer that came just before it would be lost.
         // The tunnel's task was woken by that answer, so it is ahead of this one in the queue.
         Ending::Broken { .. } => yield_now().await,
-        Ending::Revoked(_) => {}
+        Ending::Cut(_) => {}
     }
     client.reset();
     server.reset();

@@ -16,6 +16,7 @@ mod accept;
 pub use accept::Entrance;
 
 use crate::{
+    memory,
     pod::{Generation, Phase},
     socket::Sockets,
 };
@@ -82,10 +83,15 @@ impl<S: Sockets> Worker<S> {
     /// Does what is due from time to time. Runs until dropped.
     pub async fn tend(&self) {
         let mut views = self.shared.views.clone();
+        let mut pressure = self.shared.pressure.clone();
         loop {
             tokio::select! {
-                // Biased: a removed endpoint's tunnels are to go at once, idle ones have time.
+                // Biased: memory is short now; a removed endpoint's tunnels are to go at once, idle ones have time.
                 biased;
+                () = memory::over(&mut pressure) => {
+                    self.shared.shed_streams();
+                    continue;
+                }
                 changed = views.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(SWEEP_INTERVAL) => {}
             }

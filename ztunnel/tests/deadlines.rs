@@ -22,7 +22,7 @@ use ztunnel_core::{End, Failure, Outcome, Refusal};
 
 use crate::{
     fixture::{CLIENT, Ca, Seen, WEB, at, identity, name, workload},
-    memory::{Memory, MemorySockets, Pipe},
+    memory::{Memory, MemoryListener, MemorySockets, Pipe},
     written::written,
 };
 
@@ -59,7 +59,11 @@ impl Node {
     }
 
     async fn handshake(&self) -> TlsStream<Pipe> {
-        let (client, web) = (identity("client"), identity("web"));
+        self.handshake_as("client").await
+    }
+
+    async fn handshake_as(&self, caller: &str) -> TlsStream<Pipe> {
+        let (client, web) = (identity(caller), identity("web"));
         let svid = self.ca.svid(&client).await.unwrap();
         let tls = TlsConnector::from(weft_certs::client_config(&svid, &[web]));
         tls.connect(weft_certs::server_name(), self.call()).await.unwrap()
@@ -316,6 +320,67 @@ fn without_memory_silent_callers_are_cut_new_ones_wait_and_who_is_proven_stays()
         let (waited, ()) = tokio::join!(node.handshake(), enough);
         assert_eq!(start.elapsed(), Duration::from_secs(4), "the new caller waited, and is served");
         drop((waited, requests));
+    });
+}
+
+/// An open stream's two ends.
+type Carrying = (h2::RecvStream, h2::SendStream<Bytes>, Pipe);
+
+/// Streams to the application through one tunnel.
+async fn streams(node: &Node, caller: &str, app: &MemoryListener, count: usize) -> Vec<Carrying> {
+    let tls = node.handshake_as(caller).await;
+    let (mut requests, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::task::spawn_local(async move { drop(connection.await) });
+    let mut all = Vec::new();
+    for _ in 0..count {
+        requests = requests.ready().await.unwrap();
+        let (answer, send) = requests.send_request(connect("10.0.0.2:80"), false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let asked = ztunnel::socket::Listener::accept(app).await.unwrap().stream;
+        all.push((answer.into_body(), send, asked));
+    }
+    all
+}
+
+/// Whether a byte comes through.
+async fn goes_on((body, _, application): &mut Carrying) -> bool {
+    application.write_all(b"?").await.is_ok() && matches!(body.data().await, Some(Ok(_)))
+}
+
+#[test]
+fn above_the_limit_the_newest_streams_of_the_heaviest_identity_are_cut() {
+    run(async |node| {
+        let app = node.network.listen(at(WEB, 80));
+        let mut heavy = streams(&node, "client", &app, 20).await;
+        let mut light = streams(&node, "other", &app, 2).await;
+        let tending = node.worker.tend();
+        let shedding = async {
+            node.pressure.send_replace(Pressure::Over { look: 0 });
+            let mut cut = 0;
+            while cut < 16 {
+                node.outcome().await;
+                cut = node.seen.all().len();
+                tokio::task::yield_now().await;
+            }
+            for (number, stream) in heavy.iter_mut().enumerate() {
+                assert_eq!(goes_on(stream).await, number < 4, "the {number}th");
+            }
+            for stream in &mut light {
+                assert!(goes_on(stream).await, "whoever has few is spared");
+            }
+        };
+        tokio::select! {
+            () = tending => unreachable!("views go on"),
+            () = shedding => {}
+        }
+        let ends = node.seen.all();
+        assert_eq!(ends.len(), 16);
+        for outcome in ends {
+            let End::Carried(carried) = &outcome.end else { unreachable!("{outcome:?}") };
+            assert_eq!(carried.finish, ztunnel_core::Finish::Shed);
+            assert_eq!(outcome.parties.source.identity, Some(identity("client")));
+        }
     });
 }
 

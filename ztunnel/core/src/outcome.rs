@@ -43,6 +43,8 @@ pub enum Finish {
     ResetByServer,
     /// A newer policy forbids it.
     Revoked(Refusal),
+    /// Its memory was needed, and whoever asked for it had most of it.
+    Shed,
     /// The proxy's own end came first.
     Drained,
     Broken(Failure),
@@ -156,6 +158,7 @@ impl End {
                 Finish::ResetByClient => Some("reset by the client".to_owned()),
                 Finish::ResetByServer => Some("reset by the server".to_owned()),
                 Finish::Revoked(refusal) => Some(format!("permit revoked: {refusal}")),
+                Finish::Shed => Some("cut because memory ran out".to_owned()),
                 Finish::Drained => Some("cut when the proxy stopped".to_owned()),
                 Finish::Broken(failure) => Some(failure.to_string()),
             },
@@ -169,7 +172,7 @@ impl End {
             Self::Failed(_) => Level::Error,
             Self::Carried(carried) => match &carried.finish {
                 Finish::Closed | Finish::ResetByClient | Finish::ResetByServer => Level::Info,
-                Finish::Drained | Finish::Revoked(_) => Level::Warn,
+                Finish::Shed | Finish::Drained | Finish::Revoked(_) => Level::Warn,
                 Finish::Broken(_) => Level::Error,
             },
         }

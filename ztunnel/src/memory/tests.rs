@@ -14,6 +14,11 @@ fn room_comes_back_only_when_a_tenth_is_free() {
         (Pressure::Full, 99, Pressure::Full),
         (Pressure::Full, 90, Pressure::Full),
         (Pressure::Full, 89, Pressure::Normal),
+        (Pressure::Full, 109, Pressure::Full),
+        (Pressure::Full, 110, Pressure::Over { look: 0 }),
+        (Pressure::Over { look: 0 }, 110, Pressure::Over { look: 1 }),
+        (Pressure::Over { look: 1 }, 109, Pressure::Full),
+        (Pressure::Over { look: 1 }, 89, Pressure::Normal),
     ];
     for (now, used, expected) in cases {
         assert_eq!(judge(now, used, 100), expected, "{now:?} at {used}");

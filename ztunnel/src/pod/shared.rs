@@ -17,15 +17,15 @@ use tokio::{
 use weft_certs::Svid;
 use weft_model::{Identity, View, WorkloadUid};
 use ztunnel_core::{
-    Arrival, Draw, Failure, Load, Permit, Refusal, Resolved, Retry, authorize, resolve,
+    Arrival, Draw, Failure, Load, Peer, Permit, Refusal, Resolved, Retry, authorize, resolve,
 };
 
-use super::unproven::Unproven;
+use super::{streams::Streams, unproven::Unproven};
 use crate::{
     config::Limits,
     identity::Identities,
     memory::Pressure,
-    outcome::{Outcomes, chain},
+    outcome::{Cut, Outcomes, chain},
     tunnel::hbone::Settings,
 };
 
@@ -51,6 +51,9 @@ impl Svids for Identities {
     }
 }
 
+/// Streams of one source that a worker cuts at once when memory is over its limit.
+const STREAMS_SHED: usize = 16;
+
 /// See the module.
 pub struct Shared {
     pub views: watch::Receiver<Arc<View>>,
@@ -66,6 +69,7 @@ pub struct Shared {
     /// A connection has left.
     pub(crate) left: Notify,
     pub(crate) unproven: Unproven,
+    streams: Rc<Streams>,
     pub(crate) pressure: watch::Receiver<Pressure>,
 }
 
@@ -97,6 +101,7 @@ impl Shared {
             connections: Cell::new(0),
             left: Notify::new(),
             unproven: Unproven::default(),
+            streams: Rc::default(),
             // Its sender is gone, so it stays normal.
             pressure: watch::channel(Pressure::Normal).1,
         }
@@ -157,8 +162,40 @@ impl Shared {
         }
     }
 
+    /// Completes when the connection may not go on. From the call on it counts among those of its source.
+    pub fn cut(&self, permit: &Permit) -> impl Future<Output = Cut> + use<> {
+        let source = match permit.resolved() {
+            Resolved::Outbound(outbound) => Some(outbound.source.identity()),
+            Resolved::Inbound(inbound) => match &inbound.peer {
+                Peer::Proven(identity) => Some(identity.clone()),
+                Peer::Unauthenticated => None,
+            },
+        };
+        let (ticket, revoked) = (self.streams.open(source), self.revoked(permit));
+        async move {
+            tokio::select! {
+                // Biased: what is forbidden is said to be so, whatever else would end it.
+                biased;
+                refusal = revoked => Cut::Revoked(refusal),
+                () = ticket.cut() => Cut::Shed,
+            }
+        }
+    }
+
+    /// Gives memory back: ends the newest streams of whoever has most.
+    pub(crate) fn shed_streams(&self) {
+        if let Some((source, count)) = self.streams.shed(STREAMS_SHED) {
+            let source = source.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+            tracing::warn!(
+                source,
+                count,
+                "limits.memory is passed: the newest streams of the identity with most are cut"
+            );
+        }
+    }
+
     /// Completes when a newer view no longer permits the connection.
-    pub fn revoked(&self, permit: &Permit) -> impl Future<Output = Refusal> {
+    fn revoked(&self, permit: &Permit) -> impl Future<Output = Refusal> + use<> {
         // Only the destination's node enforces, so only there can a permit be revoked.
         let watched = match permit.resolved() {
             Resolved::Outbound(_) => None,

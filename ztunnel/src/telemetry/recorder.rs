@@ -7,7 +7,7 @@ use std::{
 };
 
 use weft_model::Hostname;
-use ztunnel_core::{Carrier, Direction, End, Outcome, Parties, Side};
+use ztunnel_core::{Carrier, Direction, End, Finish, Outcome, Parties, Side};
 
 use super::{
     access,
@@ -250,7 +250,12 @@ impl Live {
     /// The one end of the connection.
     pub fn ended(self, outcome: &Outcome) {
         match &outcome.end {
-            End::Carried(_) => access::ended(outcome),
+            End::Carried(carried) => {
+                if carried.finish == Finish::Shed {
+                    self.recorder.add(Family::Proxy, &[], Id::Shed, 1);
+                }
+                access::ended(outcome);
+            }
             End::Refused(_) | End::Failed(_) => self.recorder.ended(outcome),
         }
     }

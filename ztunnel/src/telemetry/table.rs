@@ -196,6 +196,7 @@ table! {
     SeriesOverflow = counter(Proxy, "weft_series_overflow_total", "Recordings counted under `other` because metrics.series was reached.");
     LogDropped = counter(Proxy, "weft_log_lines_dropped_total", "Log lines dropped because nobody read them fast enough.");
     MemoryFull = counter(Proxy, "weft_memory_limit_reached_total", "Times that new connections began to wait because limits.memory was reached.");
+    Shed = counter(Proxy, "weft_streams_shed_total", "Streams cut because allocated memory passed limits.memory by a tenth.");
     Series = gauge(Proxy, "weft_series", "Series kept.");
     OpenFds = gauge(Proxy, "process_open_fds", "File descriptors in use.");
     MaxFds = gauge(Proxy, "process_max_fds", "File descriptors allowed.");

@@ -231,6 +231,13 @@ fn nothing_in_the_table_is_left_unmoved() {
     });
     let telemetry = Telemetry::new(&Metrics { series: 200 }, 1, Some(Arc::new(logging)));
     let _open = record_everything(&telemetry);
+    let parties = parties(Direction::Outbound);
+    let live = telemetry.worker(0).open("uid".into(), at("1.1.1.1:1"), &parties, Arc::default());
+    let mut shed = carried(Direction::Outbound);
+    if let End::Carried(carried) = &mut shed.end {
+        carried.finish = Finish::Shed;
+    }
+    live.ended(&shed);
     for n in 0..200 {
         telemetry.control().xds_message(&format!("type-{n}"), 1);
     }

@@ -13,8 +13,7 @@ fn carried(finish: Finish) -> End {
 
 #[test]
 fn every_end_has_a_flag_a_level_a_status_and_an_error() {
-    let to = socket("10.0.0.2:15008");
-    let error = "why".to_owned();
+    let (to, error) = (socket("10.0.0.2:15008"), "why".to_owned());
     let no_endpoint = Refusal::NoEndpoint {
         service: web_service().key(),
         left_out: vec![(LeftOut::Unhealthy, 2), (LeftOut::Tried, 1)],
@@ -23,6 +22,7 @@ fn every_end_has_a_flag_a_level_a_status_and_an_error() {
         (carried(Finish::Closed), "-", Level::Info, 200, ""),
         (carried(Finish::ResetByClient), "-", Level::Info, 200, "reset by the client"),
         (carried(Finish::ResetByServer), "-", Level::Info, 200, "reset by the server"),
+        (carried(Finish::Shed), "-", Level::Warn, 200, "cut because memory ran out"),
         (carried(Finish::Drained), "-", Level::Warn, 200, "cut when the proxy stopped"),
         (
             carried(Finish::Revoked(denied())),
