@@ -1,6 +1,6 @@
 //! A client with a good certificate that speaks HTTP/2 as no library would.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::fixture::{Mesh, WEB, at, identity};
+use crate::fixture::{Ca, Mesh, WEB, at, identity};
 
 /// Frame types, flags and settings (RFC 9113 section 6).
 pub(crate) const DATA: u8 = 0;
@@ -65,7 +65,11 @@ fn integer(value: usize) -> Vec<u8> {
 
 /// The header block of a CONNECT that makes sense.
 pub(crate) fn connect() -> Vec<u8> {
-    [field(":method", "CONNECT"), field(":authority", "10.0.0.2:80")].concat()
+    connect_to("10.0.0.2:80")
+}
+
+pub(crate) fn connect_to(authority: &str) -> Vec<u8> {
+    [field(":method", "CONNECT"), field(":authority", authority)].concat()
 }
 
 /// A setting in a SETTINGS frame.
@@ -97,16 +101,25 @@ pub(crate) struct Writer(WriteHalf<TlsStream<TcpStream>>);
 
 /// A tunnel to `web`, of which only the TLS handshake is done.
 pub(crate) async fn greeted(mesh: &Mesh) -> (Reader, Writer) {
-    let svid = mesh.ca.issued(&identity("hostile"));
+    greeted_at(&mesh.ca, mesh.places.find(at(WEB, 15008))).await
+}
+
+async fn greeted_at(ca: &Ca, hbone: SocketAddr) -> (Reader, Writer) {
+    let svid = ca.issued(&identity("hostile"));
     let tls = TlsConnector::from(weft_certs::client_config(&svid, &[identity("web")]));
-    let stream = TcpStream::connect(mesh.places.find(at(WEB, 15008))).await.unwrap();
+    let stream = TcpStream::connect(hbone).await.unwrap();
     let (read, write) = split(tls.connect(weft_certs::server_name(), stream).await.unwrap());
     (Reader(read), Writer(write))
 }
 
 /// A tunnel to `web`, with these settings.
 pub(crate) async fn call(mesh: &Mesh, settings: &[u8]) -> (Reader, Writer) {
-    let (reader, mut writer) = greeted(mesh).await;
+    call_at(&mesh.ca, mesh.places.find(at(WEB, 15008)), settings).await
+}
+
+/// The same, to whatever listens there.
+pub(crate) async fn call_at(ca: &Ca, hbone: SocketAddr, settings: &[u8]) -> (Reader, Writer) {
+    let (reader, mut writer) = greeted_at(ca, hbone).await;
     writer.send(PREFACE).await;
     // Without a dynamic table each answer can be read by itself.
     let settings = [setting(HEADER_TABLE_SIZE, 0).as_slice(), settings].concat();
