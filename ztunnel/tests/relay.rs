@@ -165,8 +165,8 @@ async fn until_broken(stream: &mut TcpStream) -> Vec<u8> {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut part).await {
-            Ok(0) => panic!("it ended after {} bytes and was not broken", bytes.len()),
-            Ok(read) => bytes.extend_from_slice(&part[..read]),
+            Ok(0) => unreachable!("it ended after {} bytes and was not broken", bytes.len()),
+            Ok(read) => bytes.extend_from_slice(part.get(..read).unwrap()),
             Err(_) => return bytes,
         }
     }
