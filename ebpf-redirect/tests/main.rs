@@ -13,6 +13,7 @@
 
 mod app;
 mod capture;
+mod cni;
 mod exemptions;
 mod leaving;
 mod proxy;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let wanted: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let all = [
         capture::TESTS,
+        cni::TESTS,
         exemptions::TESTS,
         leaving::TESTS,
         restarts::TESTS,
