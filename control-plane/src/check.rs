@@ -17,3 +17,6 @@ pub(crate) async fn keep(known: Arc<Known>, metrics: Arc<Metrics>, every: Durati
         metrics.checked(checked.await.unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

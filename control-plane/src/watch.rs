@@ -3,6 +3,7 @@
 //! ```text
 //!   resource  what is watched, and how it is asked for
 //!   decode    an answer's bytes to events        (an object that cannot be read is told, and stops nothing)
+//!   failure   why an answer came to nothing more
 //!   tracker   where one watch is, what it knows  (events in, differences out; no clock, no network)
 //!   stream    one watch for ever: asks, hears, waits, asks again
 //!   gather    all watches into the index; publishes once each has been read once
@@ -25,6 +26,7 @@ use crate::mesh::Known;
 
 mod backoff;
 mod decode;
+mod failure;
 mod gather;
 mod resource;
 mod stream;
@@ -33,7 +35,7 @@ mod watches;
 
 use gather::Gather;
 use resource::RESOURCES;
-use stream::{Pace, Watch};
+use stream::Watch;
 pub(crate) use watches::Watches;
 
 /// Differences that wait to be taken in. A watch waits when there are more: the API server holds its events.
@@ -80,23 +82,13 @@ pub(crate) async fn connect(access: &Access) -> Result<Client, AccessError> {
 
 /// Watches for ever. Cancel safe: what was read stays.
 pub(crate) async fn follow(client: Client, known: Arc<Known>, watches: Arc<Watches>) {
-    run(client, known, watches, Pace::default()).await;
-}
-
-async fn run(client: Client, known: Arc<Known>, watches: Arc<Watches>, pace: Pace) {
     let (tell, told) = mpsc::channel(QUEUE_MAX);
     let (define, defined) = watch::channel(None);
     let mut tasks = JoinSet::new();
     for resource in &RESOURCES {
         watches.begun(resource.plural);
-        let watch = Watch::new(
-            resource,
-            client.clone(),
-            tell.clone(),
-            defined.clone(),
-            watches.clone(),
-            pace,
-        );
+        let watch =
+            Watch::new(resource, client.clone(), tell.clone(), defined.clone(), watches.clone());
         tasks.spawn(watch.run());
     }
     drop(tell);

@@ -8,6 +8,16 @@ use crate::{
 
 mod random;
 
+impl Index {
+    /// Takes an object and marks nothing, as if an arrow were missing in `dirty.rs`.
+    pub(crate) fn put_unmarked(&mut self, object: &Object) {
+        if let Some(old) = self.store.object(&object.key()) {
+            self.store.remove(&old);
+        }
+        self.store.insert(object);
+    }
+}
+
 const POD: &str = "
 apiVersion: v1
 kind: Pod

@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use weft_model::{Namespace as NamespaceName, ServiceAccountName};
 
-use super::{Kind, Object, ObjectMeta, security};
+use super::{AuthorizationPolicy, Kind, Object, ObjectMeta, PeerAuthentication, security};
 
 /// What was wrong, and in which field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,11 +28,7 @@ pub enum Parsed {
 /// an absent one.
 pub fn parse(kind: Kind, mut value: Value) -> Result<Parsed, ParseError> {
     default_namespace(kind, &mut value);
-    let meta: ObjectMeta = match value.get("metadata") {
-        Some(metadata) => typed(metadata.clone()).map_err(|e| e.within("metadata"))?,
-        None => ObjectMeta::default(),
-    };
-    check_name(kind, &meta)?;
+    let mut error = None;
     let object = match kind {
         Kind::Namespace => Object::Namespace(Arc::new(typed(value)?)),
         Kind::Node => Object::Node(Arc::new(typed(value)?)),
@@ -43,24 +39,30 @@ pub fn parse(kind: Kind, mut value: Value) -> Result<Parsed, ParseError> {
         Kind::ServiceEntry => Object::ServiceEntry(Arc::new(typed(value)?)),
         Kind::WorkloadEntry => Object::WorkloadEntry(Arc::new(typed(value)?)),
         Kind::AuthorizationPolicy => {
-            let (spec, error) = spec(value);
-            let policy = security::AuthorizationPolicy { metadata: meta, spec };
-            return Ok(parsed(Object::AuthorizationPolicy(Arc::new(policy)), error));
+            let metadata = metadata(&mut value)?;
+            let spec = spec(value, &mut error);
+            Object::AuthorizationPolicy(Arc::new(AuthorizationPolicy { metadata, spec }))
         }
         Kind::PeerAuthentication => {
-            let (spec, error) = spec(value);
-            let policy = security::PeerAuthentication { metadata: meta, spec };
-            return Ok(parsed(Object::PeerAuthentication(Arc::new(policy)), error));
+            let metadata = metadata(&mut value)?;
+            let spec = spec(value, &mut error);
+            Object::PeerAuthentication(Arc::new(PeerAuthentication { metadata, spec }))
         }
     };
-    Ok(Parsed::Object(object))
-}
-
-fn parsed(object: Object, error: Option<ParseError>) -> Parsed {
-    match error {
+    check_name(kind, object.meta())?;
+    Ok(match error {
         None => Parsed::Object(object),
         Some(error) => Parsed::Unreadable(object, error),
-    }
+    })
+}
+
+/// Taken out of the document.
+fn metadata(value: &mut Value) -> Result<ObjectMeta, ParseError> {
+    let metadata = value.as_object_mut().and_then(|document| document.remove("metadata"));
+    metadata.map_or_else(
+        || Ok(ObjectMeta::default()),
+        |metadata| typed(metadata).map_err(|error| error.within("metadata")),
+    )
 }
 
 fn default_namespace(kind: Kind, value: &mut Value) {
@@ -82,7 +84,7 @@ fn default_namespace(kind: Kind, value: &mut Value) {
     }
 }
 
-// Names end up in uids, certificates and log lines, so they are checked before anything else is read.
+// Names end up in uids, certificates and log lines.
 fn check_name(kind: Kind, meta: &ObjectMeta) -> Result<(), ParseError> {
     let refused = |field: &str, message: String| ParseError { field: field.to_owned(), message };
     let namespace = |name: &str, field: &str| {
@@ -130,23 +132,22 @@ struct SelectorOnly {
     selector: Option<security::WorkloadSelector>,
 }
 
+/// A spec that cannot be read is reported in `error`.
 fn spec<T: DeserializeOwned + Default>(
     mut value: Value,
-) -> (security::Spec<T>, Option<ParseError>) {
-    let spec = value.as_object_mut().and_then(|o| o.remove("spec"));
-    let Some(spec) = spec else { return (security::Spec::Read(T::default()), None) };
+    error: &mut Option<ParseError>,
+) -> security::Spec<T> {
+    let spec = value.as_object_mut().and_then(|document| document.remove("spec"));
+    let Some(spec) = spec else { return security::Spec::Read(T::default()) };
     match typed(spec.clone()) {
-        Ok(read) => (security::Spec::Read(read), None),
-        Err(error) => {
-            let error = error.within("spec");
+        Ok(read) => security::Spec::Read(read),
+        Err(unread) => {
+            let unread = unread.within("spec");
             // A target named in another way than by the selector is not narrowed down: deny on all of it.
             let selector = typed::<SelectorOnly>(spec).ok().and_then(|only| only.selector);
-            let unreadable = security::Spec::Unreadable {
-                selector,
-                field: error.field.clone(),
-                reason: error.message.clone(),
-            };
-            (unreadable, Some(error))
+            let (field, reason) = (unread.field.clone(), unread.message.clone());
+            *error = Some(unread);
+            security::Spec::Unreadable { selector, field, reason }
         }
     }
 }

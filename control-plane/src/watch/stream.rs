@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     backoff::Backoff,
-    decode::{self, Rubbish, Status},
+    decode::{self, Status},
+    failure::{Failure, chain},
     gather::{Definitions, News, Told},
     resource::{Ask, Listing, Resource},
     tracker::{Step, Tracker},
@@ -26,48 +27,14 @@ const PAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
 const LINE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const STATUS_BYTES_MAX: usize = 64 * 1024;
 
-/// How long is waited for what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// For the next bytes of a watch. The server ends one after 290 s by itself and says something every
-    /// minute, so a connection that was silent for longer is dead.
-    pub(super) idle: Duration,
-    /// For the head of an answer, a page, or the next bytes of a list.
-    pub(super) answer: Duration,
-    /// Before the next try, at first and at most.
-    pub(super) first: Duration,
-    pub(super) most: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(295),
-            answer: Duration::from_secs(30),
-            first: Duration::from_millis(500),
-            most: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Why an answer came to nothing more.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("the API server cannot be reached: {0}")]
-    Broken(String),
-    #[error("nothing came for {} s", .0.as_secs())]
-    Silent(Duration),
-    #[error("the answer ended before anything came")]
-    Empty,
-    #[error("the list ended before it was whole")]
-    Unfinished,
-    #[error("{}: {}", .0.code, .0.message)]
-    Refused(Status, Option<Duration>),
-    #[error("{0}")]
-    Rubbish(#[from] Rubbish),
-    #[error("{0} bytes without an end are no event")]
-    Endless(usize),
-}
+/// For the next bytes of a watch. The server ends one after 290 s by itself and says something every minute, so
+/// a connection that was silent for longer is dead.
+const IDLE: Duration = Duration::from_secs(295);
+/// For the head of an answer, a page, or the next bytes of a list.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Before the next try, at first and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Nobody takes what is told any more.
 struct Unheard;
@@ -81,7 +48,6 @@ pub(super) struct Watch {
     definition: Option<String>,
     defined: watch::Receiver<Definitions>,
     watches: Arc<Watches>,
-    pace: Pace,
     backoff: Backoff,
     /// Which of its versions is asked for.
     version: usize,
@@ -107,7 +73,6 @@ impl Watch {
         tell: mpsc::Sender<Told>,
         defined: watch::Receiver<Definitions>,
         watches: Arc<Watches>,
-        pace: Pace,
     ) -> Self {
         Self {
             resource,
@@ -117,8 +82,7 @@ impl Watch {
             definition: resource.definition(),
             defined,
             watches,
-            pace,
-            backoff: Backoff::new(pace.first, pace.most),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             version: 0,
             listing: Listing::Streamed,
             pages_only: false,
@@ -184,8 +148,8 @@ impl Watch {
 
     async fn open(&self, request: http::Request<Vec<u8>>) -> Result<Body, Failure> {
         let sent = self.client.0.send(request.map(Body::from));
-        let response = match time::timeout(self.pace.answer, sent).await {
-            Err(_) => return Err(Failure::Silent(self.pace.answer)),
+        let response = match time::timeout(ANSWER, sent).await {
+            Err(_) => return Err(Failure::Silent(ANSWER)),
             Ok(Err(error)) => return Err(Failure::Broken(chain(&error))),
             Ok(Ok(response)) => response,
         };
@@ -196,7 +160,7 @@ impl Watch {
         let after = response.headers().get(http::header::RETRY_AFTER);
         let after = after.and_then(|value| value.to_str().ok()?.parse().ok());
         let body = Limited::new(response.into_body(), STATUS_BYTES_MAX).collect();
-        let text = match time::timeout(self.pace.answer, body).await {
+        let text = match time::timeout(ANSWER, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) | Err(_) => hyper::body::Bytes::new(),
         };
@@ -208,8 +172,8 @@ impl Watch {
 
     async fn page(&mut self, body: Body) -> Result<Result<(), Failure>, Unheard> {
         let body = Limited::new(body, PAGE_BYTES_MAX).collect();
-        let text = match time::timeout(self.pace.answer, body).await {
-            Err(_) => return Ok(Err(Failure::Silent(self.pace.answer))),
+        let text = match time::timeout(ANSWER, body).await {
+            Err(_) => return Ok(Err(Failure::Silent(ANSWER))),
             Ok(Err(error)) => return Ok(Err(Failure::Broken(chain(&*error)))),
             Ok(Ok(body)) => body.to_bytes(),
         };
@@ -235,7 +199,7 @@ impl Watch {
         let mut empty = true;
         loop {
             let listing = !self.tracker.is_whole();
-            let patience = if listing { self.pace.answer } else { self.pace.idle };
+            let patience = if listing { ANSWER } else { IDLE };
             let frame = match time::timeout(patience, body.frame()).await {
                 Err(_) => return Ok(Err(Failure::Silent(patience))),
                 Ok(Some(Err(error))) => return Ok(Err(Failure::Broken(chain(&error)))),
@@ -363,17 +327,4 @@ async fn undefined(defined: &mut watch::Receiver<Definitions>, name: Option<&str
         // Nobody defines any more; whoever tells will notice.
         std::future::pending::<()>().await;
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let said = source.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = source.source();
-    }
-    text
 }

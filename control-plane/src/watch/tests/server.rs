@@ -207,7 +207,12 @@ impl State {
 }
 
 fn say(tell: &mpsc::UnboundedSender<Chunk>, line: &Value) {
-    tell.send(Ok(Frame::data(format!("{line}\n").into()))).ok();
+    // In pieces, as a network does.
+    let mut text = Bytes::from(format!("{line}\n"));
+    let first = text.split_to(text.len() / 2);
+    for piece in [first, text] {
+        tell.send(Ok(Frame::data(piece))).ok();
+    }
 }
 
 fn status(code: u16, message: &str) -> Streamed {
