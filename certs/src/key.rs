@@ -58,6 +58,15 @@ impl KeyPair {
         rcgen::KeyPair::try_from(der.secret_der()).map(Self).map_err(KeyError::Parse)
     }
 
+    /// Reads a key to sign certificates with, in PKCS#8, SEC 1 or PKCS#1, as other CAs' tools write them.
+    pub(crate) fn for_signing(text: &str) -> Result<Self, KeyError> {
+        pem::bounded(text)?;
+        let der = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|e| PemError::Malformed { reason: e.to_string() })?;
+        let der = Zeroizing::new(der);
+        rcgen::KeyPair::try_from(&*der).map(Self).map_err(KeyError::Parse)
+    }
+
     /// The private key as PKCS#8 PEM. Secret: for a 0600 file only.
     pub fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(pem::encode("PRIVATE KEY", self.0.serialized_der()))

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::warn;
 use weft_xds::codec::ResourceType;
 
-use crate::{clock, mesh::Known, metrics::Metrics, stop::Stop, watch::Watches};
+use crate::{clock, mesh::Known, metrics::Metrics, stop::Stop, trust::Trust, watch::Watches};
 
 const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +34,8 @@ pub(crate) struct Pages {
     pub(crate) metrics: Arc<Metrics>,
     /// Of an API server; empty when a folder is served.
     pub(crate) watches: Arc<Watches>,
+    /// The CA, where a cluster keeps it.
+    pub(crate) trust: Option<Arc<Trust>>,
 }
 
 pub(crate) async fn serve(listener: TcpListener, pages: Pages, mut stop: Stop) {
@@ -87,6 +89,9 @@ impl Pages {
             ),
             "/metrics" => {
                 response(StatusCode::OK, "text/plain; version=0.0.4", self.metrics_text())
+            }
+            "/ca" => {
+                page(&self.trust.as_ref().map_or(Value::Null, |trust| (*trust.status()).clone()))
             }
             "/problems" => page(&json!(*self.known.problems())),
             "/debug/config" => page(&self.config()),

@@ -57,7 +57,6 @@ impl Stranger {
 pub(crate) enum Attestor {
     /// We: tokens are made with a key in the data folder.
     Own(Box<Tokens>),
-    #[allow(dead_code, reason = "used once an API server is the source of objects")]
     /// The API server: tokens are those of service accounts.
     Kubernetes(Box<Reviewer>),
 }

@@ -19,14 +19,15 @@ use weft_xds::proto::auth::{
 };
 
 use crate::{
-    attest::Attestor, caller::Caller, clock, mesh::Known, metrics::Metrics, signing::Signing,
+    attest::Attestor, caller::Caller, clock, heard::Heard, mesh::Known, metrics::Metrics,
+    signing::Signing,
 };
 
 mod asked;
 mod denied;
 mod quota;
 
-use asked::{Asked, asked};
+use asked::{Asked, asked, trusted};
 use denied::{Denied, described};
 use quota::{Quotas, Share};
 
@@ -44,6 +45,7 @@ pub(crate) struct Certificates {
     attestor: Arc<Attestor>,
     signing: Signing,
     metrics: Arc<Metrics>,
+    heard: Arc<Heard>,
     quotas: Mutex<Quotas>,
 }
 
@@ -53,8 +55,9 @@ impl Certificates {
         attestor: Arc<Attestor>,
         signing: Signing,
         metrics: Arc<Metrics>,
+        heard: Arc<Heard>,
     ) -> Self {
-        Self { known, attestor, signing, metrics, quotas: Mutex::default() }
+        Self { known, attestor, signing, metrics, heard, quotas: Mutex::default() }
     }
 
     fn issue(
@@ -68,6 +71,7 @@ impl Certificates {
         if self.quotas().take(&caller.node, now) == Share::Exceeded {
             return Err(Denied::TooOften { node: node() });
         }
+        self.heard.note(&caller.node, trusted(request)?, now);
         match asked(request)? {
             Asked::Node => {
                 let domain = self.known.index().mesh().trust_domain.clone();

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use weft_control::{Mesh, Options, Source, node_token, start, watch::Access};
+use weft_control::{
+    CaSource, Keys, LostRoot, Mesh, NodeAccounts, Options, Source, node_token, start, watch::Access,
+};
 use weft_model::TrustDomain;
 
 #[derive(Parser)]
@@ -18,7 +20,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Serve configuration and certificates to the nodes.
-    Run(Run),
+    Run(Box<Run>),
     /// Print a token with which a node's proxy may ask for configuration and certificates.
     Token(Token),
 }
@@ -31,6 +33,8 @@ struct Run {
     /// what kubectl would use.
     #[arg(long, requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: Cluster,
     /// Where the keys are kept; the root's certificate is written to root-cert.pem in it.
     #[arg(long)]
     data: PathBuf,
@@ -52,6 +56,39 @@ struct Run {
     /// Address for readiness, metrics and what is served.
     #[arg(long, default_value = "127.0.0.1:15014")]
     admin: SocketAddr,
+}
+
+#[derive(clap::Args)]
+struct Cluster {
+    /// The mesh's own namespace. With it, the CA's keys are kept in its Secrets, and nodes prove themselves with
+    /// their service account's tokens; without it, all that is in the data folder.
+    #[arg(long, requires = "kubernetes")]
+    mesh_namespace: Option<String>,
+    /// A service account of the nodes' proxies, in the mesh's namespace; may be repeated.
+    #[arg(long = "node-account", default_value = "weft-node", requires = "mesh_namespace")]
+    node_accounts: Vec<String>,
+    /// What the nodes' tokens must be made for.
+    #[arg(long, default_value = "weft-ca", requires = "mesh_namespace")]
+    token_audience: String,
+    /// A Secret with a CA that others keep: Istio's `cacerts`, or one of cert-manager's.
+    #[arg(long, requires = "mesh_namespace")]
+    ca_secret: Option<String>,
+    /// Begin with a new root though the old one is lost. Every node must be given it.
+    #[arg(long, requires = "mesh_namespace", conflicts_with = "ca_secret")]
+    reset_trust: bool,
+}
+
+impl Cluster {
+    fn keys(self, access: &Access) -> Keys {
+        let Some(namespace) = self.mesh_namespace else { return Keys::DataFolder };
+        let (names, audience) = (self.node_accounts, self.token_audience);
+        Keys::Cluster {
+            access: access.clone(),
+            accounts: NodeAccounts { namespace, names, audience },
+            ca: self.ca_secret.map_or(CaSource::Own, CaSource::Secret),
+            lost_root: if self.reset_trust { LostRoot::Replace } else { LostRoot::Refuse },
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -80,7 +117,7 @@ struct Token {
 
 fn main() -> Result<()> {
     match Args::parse().command {
-        Command::Run(args) => run(args),
+        Command::Run(args) => run(*args),
         Command::Token(args) => {
             let ttl = Duration::from_secs(args.ttl_seconds);
             let token = node_token(&args.data, &args.node, ttl)?;
@@ -99,10 +136,12 @@ fn run(args: Run) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)
         .with_context(|| format!("RUST_LOG: `{filter}` is not a filter"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let access = args.kubeconfig.map_or(Access::Found, Access::Kubeconfig);
     let options = Options {
+        keys: args.cluster.keys(&access),
         source: match args.source.dir {
             Some(dir) => Source::Folder(dir),
-            None => Source::Kubernetes(args.kubeconfig.map_or(Access::Found, Access::Kubeconfig)),
+            None => Source::Kubernetes(access),
         },
         data: args.data,
         listen: args.listen,

@@ -66,13 +66,13 @@ pub(crate) enum ReviewError {
 
 /// Whose tokens count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodeAccounts {
+pub struct NodeAccounts {
     /// The mesh's own namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The service accounts of the nodes' proxies.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// What tokens must be made for.
-    pub(crate) audience: String,
+    pub audience: String,
 }
 
 /// Asks the API server, and remembers for a moment what it said.

@@ -18,16 +18,16 @@ use weft_xds::proto::{
 
 use crate::{
     admin::{self, Pages},
-    attest::Attestor,
     ca::Certificates,
     check, clock,
     compile::Mesh,
+    credentials::{self, Credentials, Keys},
     data::Data,
+    heard::Heard,
     listen::{self, Certificate, Routes},
     mesh::Known,
     metrics::Metrics,
     serve::Discovery,
-    signing::signing,
     source::{self, Source},
     stop::{Stop, Stopper, stop},
     watch::Watches,
@@ -45,8 +45,9 @@ const DISCOVERY_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Options {
     /// Where the objects come from.
     pub source: Source,
-    /// Where keys are kept and the root's certificate is written.
+    /// What is kept over a restart; also keys and the root's certificate, unless a cluster keeps them.
     pub data: PathBuf,
+    pub keys: Keys,
     pub listen: SocketAddr,
     /// Names besides the address that nodes reach us by.
     pub server_names: Vec<String>,
@@ -101,11 +102,12 @@ impl Running {
 /// Errors: what cannot be read, made or bound.
 pub async fn start(options: Options) -> Result<Running> {
     let data = Data::open(&options.data)?;
-    let (_signer, signing) = signing(data.authority(&options.mesh.trust_domain, clock::now())?);
-    let attestor = Arc::new(Attestor::Own(Box::new(data.tokens()?)));
     let known = Known::new(options.mesh.clone());
     let metrics = Arc::new(Metrics::default());
     let (stopper, stop) = stop();
+    let heard = Arc::new(Heard::default());
+    let opened = credentials::open(options.keys, &data, &options.mesh, heard.clone(), &stop);
+    let Credentials { attestor, signing, trust, tasks: of_the_ca } = opened.await?;
 
     let watches = Arc::new(Watches::default());
     let (feed_name, feed) =
@@ -125,7 +127,7 @@ pub async fn start(options: Options) -> Result<Running> {
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
-    let certificates = Certificates::new(known.clone(), attestor, signing, metrics.clone());
+    let certificates = Certificates::new(known.clone(), attestor, signing, metrics.clone(), heard);
     let routes = Routes {
         discovery: AggregatedDiscoveryServiceServer::new(discovery)
             .max_decoding_message_size(DISCOVERY_BYTES_MAX),
@@ -133,11 +135,14 @@ pub async fn start(options: Options) -> Result<Running> {
             .max_decoding_message_size(REQUEST_BYTES_MAX),
     };
     let mut tasks = JoinSet::new();
+    for (name, one) in of_the_ca {
+        task(&mut tasks, name, one);
+    }
     let nodes = listen::serve(listener, certificate.clone(), routes, stop.clone());
     task(&mut tasks, "the listener of nodes", when_complete(known.clone(), stop.clone(), nodes));
     let check = check::keep(known.clone(), metrics.clone(), options.self_check);
     task(&mut tasks, "the self-check", or_stopped(check, stop.clone()));
-    let pages = Pages { known, metrics, watches };
+    let pages = Pages { known, metrics, watches, trust };
     task(&mut tasks, "the admin server", admin::serve(admin_listener, pages, stop.clone()));
     let kept = stop.clone();
     let keep = async move { or_stopped(certificate.keep(), kept).await };

@@ -7,7 +7,6 @@ use weft_certs::Authority;
 
 /// Puts another authority in force.
 #[derive(Debug)]
-#[allow(dead_code, reason = "a folder's authority never changes")]
 pub(crate) struct Signer(watch::Sender<Arc<Authority>>);
 
 /// The authority in force.
@@ -19,7 +18,6 @@ pub(crate) fn signing(authority: Authority) -> (Signer, Signing) {
     (Signer(sender), Signing(receiver))
 }
 
-#[allow(dead_code, reason = "a folder's authority never changes")]
 impl Signer {
     pub(crate) fn replace(&self, authority: Authority) {
         self.0.send_replace(Arc::new(authority));

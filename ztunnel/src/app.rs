@@ -26,7 +26,8 @@ use crate::{
     descriptors::Descriptors,
     dns,
     identity::{
-        CaSettings, CertificateService, Counted, Identities, NodeCertificate, Options, Store,
+        CaSettings, CertificateService, Counted, Identities, NodeCertificate, NodeRenewer, Options,
+        Store,
     },
     memory::{self, Pressure},
     pods::{Means, Pods},
@@ -47,7 +48,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     let telemetry = Telemetry::new(&config.metrics, count, Some(logging.clone()));
     let mut tasks = JoinSet::new();
 
-    let node = node_certificate(&config, &mut tasks);
+    let (node, node_renewer) = node_certificate(&config);
     let settings = state::Settings::of(&config, env, node.clone())
         .context("the node's metadata is not valid")?;
     let (views, feed) = state::open(settings, telemetry.control());
@@ -55,13 +56,11 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
         feed.run().await;
     });
 
-    let store = Store::open(&config.node.state_dir.join("identities"))
-        .context("certificates cannot be kept")?;
-    let options = Options::new(Some(store), config.timeouts.certificate_wait);
-    let service = CertificateService::new(CaSettings::of(&config), node);
-    let service = Counted::new(service, telemetry.control());
-    let (identities, renewer) = Identities::new(options, service);
-    tasks.spawn(renewer.run());
+    let identities = identities(&config, &telemetry, node, &mut tasks)?;
+    if let Some(renewer) = node_renewer {
+        let identities = identities.clone();
+        tasks.spawn(async move { match renewer.run(identities).await {} });
+    }
 
     let pressure = memory_watched(&config, &telemetry, &mut tasks);
     let equipment = Equipment {
@@ -110,16 +109,32 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
     stopped
 }
 
-/// What this node proves itself with to the control plane.
-fn node_certificate(config: &Config, tasks: &mut JoinSet<()>) -> NodeCertificate {
+/// What this node proves itself with to the control plane, and the work behind it.
+fn node_certificate(config: &Config) -> (NodeCertificate, Option<NodeRenewer>) {
     match (CaSettings::of(config), config.ca.node_certificate) {
         (Some(settings), Switch::On) => {
             let (certificate, renewer) = NodeCertificate::new(settings, &config.node.name);
-            tasks.spawn(async move { match renewer.run().await {} });
-            certificate
+            (certificate, Some(renewer))
         }
-        (Some(_), Switch::Off) | (None, _) => NodeCertificate::none(),
+        (Some(_), Switch::Off) | (None, _) => (NodeCertificate::none(), None),
     }
+}
+
+/// The certificates of the node's pods, renewed from now on.
+fn identities(
+    config: &Config,
+    telemetry: &Telemetry,
+    node: NodeCertificate,
+    tasks: &mut JoinSet<()>,
+) -> Result<Identities> {
+    let store = Store::open(&config.node.state_dir.join("identities"))
+        .context("certificates cannot be kept")?;
+    let options = Options::new(Some(store), config.timeouts.certificate_wait);
+    let service = CertificateService::new(CaSettings::of(config), node);
+    let (identities, renewer) =
+        Identities::new(options, Counted::new(service, telemetry.control()));
+    tasks.spawn(renewer.run());
+    Ok(identities)
 }
 
 /// How much memory is left, from now on.

@@ -28,7 +28,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
-use weft_certs::{Now, Priority, Released, Renewal, Svid};
+use weft_certs::{Bundle, Now, Priority, Released, Renewal, Svid};
 use weft_model::Identity;
 
 pub use ask::CaSettings;
@@ -160,10 +160,30 @@ impl Identities {
         if let Some(pod) = &pod {
             table.pods.entry(identity.clone()).or_default().push(pod.clone());
         }
-        table.slot(identity);
+        table.slot(identity, self.shared.now().wall);
         drop(table);
         self.shared.changed.notify_one();
         Hold { identity: identity.clone(), pod, shared: self.shared.clone() }
+    }
+
+    /// All identities verify their peers against these roots from now on. One whose own certificate would not
+    /// be accepted by them keeps its own roots until it is renewed.
+    pub fn trust(&self, bundle: &Bundle) {
+        let now = self.shared.now().wall;
+        let mut table = self.shared.table();
+        for (identity, slot) in &table.slots {
+            slot.send_if_modified(|slot| {
+                let (Slot::Ready(svid) | Slot::Overdue { svid, .. }) = slot else { return false };
+                match trusting(svid, bundle, now) {
+                    Some(newer) => *svid = newer,
+                    None => {
+                        tracing::warn!(%identity, "certificate is not good by the newest roots");
+                    }
+                }
+                true
+            });
+        }
+        table.trusted = Some(bundle.clone());
     }
 
     /// A certificate that is good at this moment; waits for the first one, at most [`Options::wait`].
@@ -214,7 +234,7 @@ impl Identities {
     pub fn watch(&self, identity: &Identity) -> watch::Receiver<Slot> {
         let mut table = self.shared.table();
         table.renewal.want(identity, Priority::RealTime);
-        let slot = table.slot(identity).subscribe();
+        let slot = table.slot(identity, self.shared.now().wall).subscribe();
         drop(table);
         self.shared.changed.notify_one();
         slot
@@ -263,6 +283,8 @@ struct Table {
     pods: HashMap<Identity, Vec<Arc<str>>>,
     /// From disk, until its identity is asked for.
     restored: HashMap<Identity, Arc<Svid>>,
+    /// The newest roots, if anybody has told them.
+    trusted: Option<Bundle>,
     /// To be deleted from disk, by the renewer.
     forgotten: Vec<Identity>,
     draw: Box<dyn FnMut() -> f64 + Send>,
@@ -275,6 +297,7 @@ impl Default for Table {
             slots: HashMap::new(),
             pods: HashMap::new(),
             restored: HashMap::new(),
+            trusted: None,
             forgotten: Vec::new(),
             draw: Box::new(rand::random),
         }
@@ -283,13 +306,15 @@ impl Default for Table {
 
 impl Table {
     /// The slot of an identity that the renewal knows; a new one starts with what came from disk.
-    fn slot(&mut self, identity: &Identity) -> &watch::Sender<Slot> {
-        let Self { renewal, slots, restored, draw, .. } = self;
+    fn slot(&mut self, identity: &Identity, now: SystemTime) -> &watch::Sender<Slot> {
+        let Self { renewal, slots, restored, trusted, draw, .. } = self;
         slots.entry(identity.clone()).or_insert_with(|| {
             let Some(svid) = restored.remove(identity) else {
                 return watch::Sender::new(Slot::Pending);
             };
             renewal.restored(identity, svid.not_before(), svid.not_after(), draw());
+            let newer = trusted.as_ref().and_then(|roots| trusting(&svid, roots, now));
+            let svid = newer.unwrap_or(svid);
             watch::Sender::new(Slot::Ready(svid))
         })
     }
@@ -340,6 +365,11 @@ impl std::fmt::Debug for Shared {
 fn wall(clock: &dyn TimeProvider) -> SystemTime {
     let seconds = clock.current_time().map_or(u64::from(u32::MAX), |t| t.as_secs());
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// The same certificate, verifying others by these roots; none where it is not good by them itself.
+fn trusting(svid: &Svid, bundle: &Bundle, now: SystemTime) -> Option<Arc<Svid>> {
+    svid.trusting(bundle, now).ok().map(Arc::new)
 }
 
 /// What certificates of the node itself are dated by.

@@ -104,7 +104,7 @@ impl Authority {
             let subject = certificate::shown(&parsed.subject().to_string());
             return Err(bad(BundleError::NotAnAuthority { index: 0, subject }));
         }
-        let key = KeyPair::from_pem(key_pem).map_err(unusable)?;
+        let key = KeyPair::for_signing(key_pem).map_err(unusable)?;
         if parsed.public_key().raw != key.public_key_info() {
             return Err(IssueError::OtherKey { trust_domain: trust_domain.clone() });
         }

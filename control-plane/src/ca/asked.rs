@@ -11,6 +11,8 @@ use super::Denied;
 const IDENTITY: &str = "ImpersonatedIdentity";
 /// The uids of the pods for which it asks. Our nodes say them; Istio's do not.
 const PODS: &str = "WeftPodUids";
+/// The fingerprint of the roots that a node trusts. Our nodes say it; Istio's do not.
+const BUNDLE: &str = "WeftTrustBundle";
 /// More pods than any node has.
 const PODS_MAX: usize = 1024;
 
@@ -23,9 +25,23 @@ pub(super) enum Asked<'a> {
     Workload { identity: &'a str, pods: Vec<&'a str> },
 }
 
-pub(super) fn asked(request: &IstioCertificateRequest) -> Result<Asked<'_>, Denied> {
+/// Which roots the node says to trust.
+pub(super) fn trusted(request: &IstioCertificateRequest) -> Result<Option<&str>, Denied> {
+    let legal =
+        |text: &&str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    fields(request)
+        .get(BUNDLE)
+        .map(|value| text(value).filter(legal).ok_or(Denied::Metadata { field: BUNDLE }))
+        .transpose()
+}
+
+fn fields(request: &IstioCertificateRequest) -> &BTreeMap<String, Value> {
     static NOTHING: BTreeMap<String, Value> = BTreeMap::new();
-    let fields = request.metadata.as_ref().map_or(&NOTHING, |metadata| &metadata.fields);
+    request.metadata.as_ref().map_or(&NOTHING, |metadata| &metadata.fields)
+}
+
+pub(super) fn asked(request: &IstioCertificateRequest) -> Result<Asked<'_>, Denied> {
+    let fields = fields(request);
     let Some(value) = fields.get(IDENTITY) else { return Ok(Asked::Node) };
     let identity = text(value).ok_or(Denied::Metadata { field: IDENTITY })?;
     let malformed = || Denied::Metadata { field: PODS };

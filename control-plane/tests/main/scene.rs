@@ -15,7 +15,7 @@ use tonic::{
     metadata::MetadataValue,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-use weft_control::{Mesh, Options, Source, node_token, start};
+use weft_control::{Keys, Mesh, Options, Source, node_token, start};
 use weft_model::TrustDomain;
 use weft_xds::proto::discovery::Node;
 
@@ -41,6 +41,7 @@ pub(crate) fn options(dir: &Path) -> Options {
     Options {
         source: Source::Folder(dir.join("manifests")),
         data: dir.join("data"),
+        keys: Keys::DataFolder,
         listen: any,
         server_names: vec!["control.mesh".to_owned()],
         admin: any,

@@ -1,4 +1,8 @@
 //! On Kubernetes, with a real API server: one module a promise.
 
+mod identities;
+mod leases;
+mod mesh;
+mod roots;
 mod the_api_server_itself;
 mod the_control_plane_watches;

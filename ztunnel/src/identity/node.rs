@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use weft_certs::{KeyPair, NodeSvid};
 
 use super::{
+    Identities,
     ask::{Asked, CaSettings, ask, connect, roots},
     error::{NodeCertificateError, chain},
     system_now,
@@ -23,6 +24,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_hours(1);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(2);
+/// Which roots a node says to trust, by their fingerprint.
+const BUNDLE: &str = "WeftTrustBundle";
 /// Between two attempts, whatever life the certificates have and however often they are doubted.
 const GAP_MIN: Duration = Duration::from_secs(1);
 /// Certificates live by the wall clock and sleepers by the steady one: a step of it is noticed this late.
@@ -54,7 +57,7 @@ impl NodeCertificate {
         let sender = watch::Sender::new(Held::Asking);
         let doubted = Arc::new(Notify::new());
         let own = Self { held: sender.subscribe(), doubted: doubted.clone() };
-        (own, NodeRenewer { settings, node: node.to_owned(), held: sender, doubted })
+        (own, NodeRenewer { settings, node: node.to_owned(), held: sender, doubted, trusted: None })
     }
 
     /// What the node proves itself with; waits until the first request for it was answered. `None`: nothing
@@ -81,6 +84,8 @@ pub struct NodeRenewer {
     node: String,
     held: watch::Sender<Held>,
     doubted: Arc<Notify>,
+    /// The fingerprint of the roots that this node's identities trust.
+    trusted: Option<String>,
 }
 
 /// With what a request is proven.
@@ -91,18 +96,27 @@ enum Proof<'a> {
 
 impl NodeRenewer {
     /// Works until it is dropped.
-    pub async fn run(self) -> Infallible {
+    ///
+    /// The roots that come with each certificate are given to `identities`, and the next request says so.
+    pub async fn run(mut self, identities: Identities) -> Infallible {
         let mut retry = RETRY_AFTER;
         loop {
             let before = self.good();
             match self.obtain(before.as_deref()).await {
                 Ok(svid) => {
+                    let trusted = Some(svid.bundle().fingerprint());
+                    let is_news = self.trusted != trusted;
+                    if is_news {
+                        identities.trust(svid.bundle());
+                        self.trusted = trusted;
+                    }
                     let life = svid.not_after().duration_since(system_now()).unwrap_or_default();
                     let node = svid.identity().to_string();
                     info!(node, valid_for_s = life.as_secs(), "this node has a certificate");
                     self.held.send_replace(Held::Certificate(Arc::new(svid)));
                     retry = RETRY_AFTER;
-                    self.rest(life / 2).await;
+                    // What is news to us is to the control plane that we have it: it waits for that word.
+                    self.rest(if is_news { Duration::ZERO } else { life / 2 }).await;
                 }
                 Err(error) => {
                     let retry_in_ms = retry.as_millis();
@@ -162,7 +176,7 @@ impl NodeRenewer {
         let asked = Asked {
             subject: format!("node {}", self.node),
             ttl: TTL.min(self.settings.ttl),
-            metadata: None,
+            metadata: self.trusted.as_deref().map(trusting),
             csr: key.request_node()?,
         };
         // Its own connection: there is one such request in half an hour.
@@ -172,4 +186,10 @@ impl NodeRenewer {
         let chain = answer.map_err(|_| NodeCertificateError::Timeout { after })??;
         Ok(NodeSvid::from_pem(&self.node, key, &chain, system_now())?)
     }
+}
+
+fn trusting(bundle: &str) -> prost_types::Struct {
+    use prost_types::{Struct, Value, value::Kind};
+    let value = Value { kind: Some(Kind::StringValue(bundle.to_owned())) };
+    Struct { fields: [(BUNDLE.to_owned(), value)].into() }
 }

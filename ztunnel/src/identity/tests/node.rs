@@ -37,6 +37,8 @@ struct Control {
     authority: Mutex<Arc<Authority>>,
     nodes: Nodes,
     seen: watch::Sender<Vec<Seen>>,
+    /// What the node said last to trust.
+    trusted: watch::Sender<String>,
 }
 
 impl Control {
@@ -75,6 +77,10 @@ impl IstioCertificateService for Call {
         let seen = |seen| self.control.seen.send_modify(|all| all.push(seen));
         let Some(identity) = fields.get("ImpersonatedIdentity") else {
             seen(if self.proven { Seen::NodeByCertificate } else { Seen::NodeByToken });
+            if let Some(bundle) = fields.get("WeftTrustBundle").and_then(|v| v.kind.clone()) {
+                let prost_types::value::Kind::StringValue(bundle) = bundle else { panic!() };
+                self.control.trusted.send_replace(bundle);
+            }
             if let Nodes::Refused = self.control.nodes {
                 return Err(Status::invalid_argument("no identity is named"));
             }
@@ -106,6 +112,7 @@ async fn serve(nodes: Nodes) -> (SocketAddr, Arc<Control>, JoinSet<()>) {
         authority: Mutex::new(Arc::new(authority)),
         nodes,
         seen: watch::Sender::new(Vec::new()),
+        trusted: watch::Sender::default(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,11 +157,11 @@ fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSe
 fn node_with(settings: CaSettings) -> Node {
     let (certificate, renewer) = NodeCertificate::new(settings.clone(), "worker-1");
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { match renewer.run().await {} });
     let service = CertificateService::new(Some(settings), certificate);
-    let (identities, renewer) =
-        Identities::new(Options::new(None, Duration::from_secs(30)), service);
-    tasks.spawn(renewer.run());
+    let (identities, asker) = Identities::new(Options::new(None, Duration::from_secs(30)), service);
+    tasks.spawn(asker.run());
+    let trusting = identities.clone();
+    tasks.spawn(async move { match renewer.run(trusting).await {} });
     Node { identities, _renewer: tasks }
 }
 
@@ -202,4 +209,25 @@ async fn a_certificate_that_is_not_taken_any_more_is_replaced_by_the_token() {
     let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
     node.identities.svid(&bank).await.unwrap();
     control.saw(&Seen::NodeByToken, 2).await;
+}
+
+#[tokio::test]
+async fn new_roots_are_trusted_by_all_identities_before_the_node_says_so() {
+    let (address, control, _server) = serve(Nodes::Served).await;
+    let dir = TempDir::new().unwrap();
+    let old = control.authority();
+    let roots = old.bundle().to_pem();
+    let node = node_with(settings(address, dir.path(), &roots, Duration::from_secs(4)));
+    let svid = node.identities.svid(&web()).await.unwrap();
+    assert_eq!(svid.bundle(), old.bundle());
+    let domain = TrustDomain::default();
+    let next = Authority::new(&domain, SystemTime::now()).unwrap();
+    let both = Authority::from_pem(&domain, &roots, &old.key_pem()).unwrap();
+    let both = both.also_trusting(next.bundle()).unwrap();
+    let wanted = both.bundle().clone();
+    *control.authority.lock().unwrap() = Arc::new(both);
+    let mut trusted = control.trusted.subscribe();
+    let told = trusted.wait_for(|said| *said == wanted.fingerprint());
+    timeout(Duration::from_mins(1), told).await.unwrap().unwrap();
+    assert_eq!(node.identities.current(&web()).unwrap().bundle(), &wanted);
 }

@@ -1,0 +1,225 @@
+//! What of the CA is in one namespace, read and written.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tracing::{info, warn};
+use weft_certs::{Authority, Bundle, IssuingCa};
+use weft_model::TrustDomain;
+
+use super::{
+    CaSource, LostRoot, TrustError, plugin,
+    rotation::{Roots, Wish},
+    stored::{self, Data},
+};
+use crate::clock;
+
+pub(super) const ROOT: &str = "weft-root-ca";
+pub(super) const ISSUING: &str = "weft-issuing-ca";
+const BUNDLE: &str = "weft-trust-bundle";
+/// Of the ConfigMap: the roots, under Istio's name for them.
+const BUNDLE_FIELD: &str = "root-cert.pem";
+/// Of the ConfigMap: whoever sets it, to whatever value, wants another root. Taken off when that has begun.
+const ROTATE: &str = "weft.mesh/rotate-root";
+const ISSUING_LIFE: Duration = Duration::from_hours(30 * 24);
+/// Secrets and `ConfigMap`s of one namespace.
+pub(super) struct Place {
+    pub(super) secrets: Api<Secret>,
+    pub(super) maps: Api<ConfigMap>,
+    pub(super) domain: TrustDomain,
+}
+
+/// An authority, and what it was made of.
+pub(super) struct Opened {
+    pub(super) authority: Authority,
+    pub(super) made_of: String,
+}
+
+impl Place {
+    /// At the start: makes what was never there.
+    pub(super) async fn first(&self, lost: LostRoot) -> Result<Opened, TrustError> {
+        let now = clock::now();
+        if self.secret(ROOT).await?.is_none() {
+            let sign = self.sign_of_a_root().await?;
+            match (sign, lost) {
+                (Some(sign), LostRoot::Refuse) => return Err(TrustError::Lost { sign }),
+                (Some(sign), LostRoot::Replace) => {
+                    warn!(
+                        sign,
+                        "a new root is made, as --reset-trust says: every node must be given it"
+                    );
+                }
+                (None, _) => info!("the mesh's first root is made"),
+            }
+            let roots = Roots::first(&self.domain, now)?;
+            // Another replica may be faster: then its root counts.
+            self.create(ROOT, stored::of_roots(&roots)).await?;
+        }
+        let (_, roots) = self.roots().await?;
+        let opened = self.issuing(&roots, now).await?;
+        self.publish(&roots.bundle()?).await?;
+        Ok(opened)
+    }
+
+    /// What says that nodes may trust a root.
+    async fn sign_of_a_root(&self) -> Result<Option<&'static str>, TrustError> {
+        if self.secret(ISSUING).await?.is_some() {
+            return Ok(Some("Secret weft-issuing-ca"));
+        }
+        let map = self.maps.get_opt(BUNDLE).await.map_err(|e| api_error("read", BUNDLE, e))?;
+        let roots =
+            map.and_then(|map| map.data).is_some_and(|data| data.contains_key(BUNDLE_FIELD));
+        Ok(roots.then_some("ConfigMap weft-trust-bundle"))
+    }
+
+    /// What is kept, read only.
+    pub(super) async fn kept(&self, source: &CaSource) -> Result<Opened, TrustError> {
+        match source {
+            CaSource::Secret(name) => self.plugged_in(name).await,
+            CaSource::Own => {
+                let (_, roots) = self.roots().await?;
+                let missing = || TrustError::Missing { name: ISSUING.to_owned() };
+                let secret = self.secret(ISSUING).await?.ok_or_else(missing)?;
+                let ca = stored::issuing(&secret);
+                let ca = ca.map_err(|source| TrustError::Stored { name: ISSUING, source })?;
+                Ok(self.open(&roots, &ca, clock::now())?)
+            }
+        }
+    }
+
+    pub(super) async fn plugged_in(&self, name: &str) -> Result<Opened, TrustError> {
+        let secret = self.secret(name).await?;
+        let secret = secret.ok_or_else(|| TrustError::Missing { name: name.to_owned() })?;
+        let authority = plugin::authority(&secret, &self.domain, clock::now());
+        let authority =
+            authority.map_err(|source| TrustError::PlugIn { name: name.to_owned(), source })?;
+        // A change of any field is another CA.
+        let made_of = format!("{:?}", stored::data_of(&secret));
+        Ok(Opened { authority, made_of })
+    }
+
+    pub(super) async fn roots(&self) -> Result<(Secret, Roots), TrustError> {
+        let missing = || TrustError::Missing { name: ROOT.to_owned() };
+        let secret = self.secret(ROOT).await?.ok_or_else(missing)?;
+        let roots = stored::roots(&secret);
+        let roots = roots.map_err(|source| TrustError::Stored { name: ROOT, source })?;
+        Ok((secret, roots))
+    }
+
+    /// The issuing CA, made anew if there is none, it is past half its life, or it is under another root.
+    pub(super) async fn issuing(
+        &self,
+        roots: &Roots,
+        now: SystemTime,
+    ) -> Result<Opened, TrustError> {
+        let found = self.secret(ISSUING).await?;
+        if let Some(secret) = &found
+            && let Ok(ca) = stored::issuing(secret)
+            && self.is_under(roots, &ca, now)
+            && let Ok(opened) = self.open(roots, &ca, now)
+            && now < opened.authority.not_before() + ISSUING_LIFE / 2
+        {
+            return Ok(opened);
+        }
+        let ca = roots.authority(&self.domain)?.issuing_ca(ISSUING_LIFE, now)?;
+        match found {
+            None => self.create(ISSUING, stored::of_issuing(&ca)).await?,
+            Some(secret) => self.replace(ISSUING, secret, stored::of_issuing(&ca)).await?,
+        }
+        info!("the issuing CA is made anew");
+        // What is there now, be it ours or that of a faster replica.
+        self.kept(&CaSource::Own).await
+    }
+
+    /// Whether the root that signs has signed it, and not the one before.
+    fn is_under(&self, roots: &Roots, ca: &IssuingCa, now: SystemTime) -> bool {
+        let own = Bundle::from_pem(&roots.active.certificate);
+        own.is_ok_and(|own| {
+            Authority::issuing(&self.domain, &ca.certificate, &ca.key, &own, now).is_ok()
+        })
+    }
+
+    fn open(&self, roots: &Roots, ca: &IssuingCa, now: SystemTime) -> Result<Opened, TrustError> {
+        let chain = format!("{}{}", ca.certificate, roots.cross());
+        let bundle = roots.bundle()?;
+        let authority = Authority::issuing(&self.domain, &chain, &ca.key, &bundle, now)?;
+        Ok(Opened { authority, made_of: chain + &bundle.to_pem() })
+    }
+
+    /// Writes the roots for all to read. Says whether somebody wants another one.
+    pub(super) async fn publish(&self, bundle: &Bundle) -> Result<Wish, TrustError> {
+        let text = bundle.to_pem();
+        let failed = |source| api_error("read or write", BUNDLE, source);
+        let post = PostParams::default();
+        let Some(mut map) = self.maps.get_opt(BUNDLE).await.map_err(failed)? else {
+            let metadata = metadata(BUNDLE);
+            let data = Some([(BUNDLE_FIELD.to_owned(), text)].into());
+            let map = ConfigMap { metadata, data, ..ConfigMap::default() };
+            return match self.maps.create(&post, &map).await {
+                Ok(_) => Ok(Wish::None),
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(Wish::None),
+                Err(error) => Err(failed(error)),
+            };
+        };
+        let annotations = map.metadata.annotations.as_ref();
+        let asked = annotations.is_some_and(|all| all.contains_key(ROTATE));
+        let data = map.data.get_or_insert_default();
+        if data.get(BUNDLE_FIELD) != Some(&text) {
+            data.insert(BUNDLE_FIELD.to_owned(), text);
+            match self.maps.replace(BUNDLE, &post, &map).await {
+                // Changed since: the next look sees it.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => drop(other.map_err(failed)?),
+            }
+        }
+        Ok(if asked { Wish::Rotate } else { Wish::None })
+    }
+
+    /// The wish for another root is granted.
+    pub(super) async fn granted(&self) -> Result<(), TrustError> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ROTATE: null}}}));
+        let patched = self.maps.patch(BUNDLE, &PatchParams::default(), &patch).await;
+        patched.map(drop).map_err(|source| api_error("write", BUNDLE, source))
+    }
+
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, TrustError> {
+        self.secrets.get_opt(name).await.map_err(|source| api_error("read", name, source))
+    }
+
+    /// Never over one that is there.
+    async fn create(&self, name: &str, data: Data) -> Result<(), TrustError> {
+        let metadata = metadata(name);
+        let secret = Secret { metadata, data: Some(data), ..Secret::default() };
+        match self.secrets.create(&PostParams::default(), &secret).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(source) => Err(api_error("make", name, source)),
+        }
+    }
+
+    /// Only the version that was read: whoever wrote since is not overwritten.
+    pub(super) async fn replace(
+        &self,
+        name: &str,
+        mut secret: Secret,
+        data: Data,
+    ) -> Result<(), TrustError> {
+        secret.data = Some(data);
+        let replaced = self.secrets.replace(name, &PostParams::default(), &secret).await;
+        replaced.map(drop).map_err(|source| api_error("write", name, source))
+    }
+}
+
+fn metadata(name: &str) -> ObjectMeta {
+    let labels = [("app.kubernetes.io/managed-by".to_owned(), "weft-control".to_owned())];
+    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into()), ..ObjectMeta::default() }
+}
+
+pub(super) fn api_error(doing: &'static str, name: &str, source: kube::Error) -> TrustError {
+    TrustError::Api { doing, name: name.to_owned(), source: Box::new(source) }
+}

@@ -1,0 +1,51 @@
+//! A CA that others keep: Istio's `cacerts`, or a Secret of cert-manager's.
+
+use std::time::SystemTime;
+
+use k8s_openapi::api::core::v1::Secret;
+use weft_certs::{Authority, Bundle, BundleError, IssueError};
+use weft_model::TrustDomain;
+
+use super::stored::{Data, StoredError, data_of, text};
+
+/// What each kind of Secret calls chain, key and roots.
+const CACERTS: [&str; 3] = ["ca-cert.pem", "ca-key.pem", "root-cert.pem"];
+const CERT_MANAGER: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+/// Of `cacerts`: the CA's own certificate and all above it. May be missing where there is none above.
+const CHAIN: &str = "cert-chain.pem";
+
+/// Why a Secret is no CA.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlugInError {
+    #[error(transparent)]
+    Incomplete(#[from] StoredError),
+    #[error("its roots cannot be used")]
+    Roots(#[from] BundleError),
+    // Boxed: it is large, and every other error would be as large.
+    #[error("its CA cannot be used")]
+    Ca(#[from] Box<IssueError>),
+}
+
+/// The CA of a Secret, if peers would accept what it signs.
+pub(super) fn authority(
+    secret: &Secret,
+    domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<Authority, PlugInError> {
+    let data = data_of(secret);
+    let has_any = |fields: [&str; 3]| fields.iter().any(|field| data.contains_key(*field));
+    let [certificate, key, roots] =
+        if has_any(CACERTS) && !has_any(CERT_MANAGER) { CACERTS } else { CERT_MANAGER };
+    // All three before anything is judged: half a CA is the commonest mistake, and named best.
+    let (own, key, roots) = (text(&data, certificate)?, text(&data, key)?, text(&data, roots)?);
+    let roots = Bundle::from_pem(&roots)?;
+    let chain = chain(&data, own);
+    Authority::issuing(domain, &chain, &key, &roots, now).map_err(|error| Box::new(error).into())
+}
+
+fn chain(data: &Data, own: String) -> String {
+    text(data, CHAIN).unwrap_or(own)
+}
+
+#[cfg(test)]
+mod tests;
