@@ -83,7 +83,7 @@ impl Certificates {
             Asked::Workload { identity, pods } => {
                 audit.identity = crate::escape::shown(identity);
                 let identity: Identity = identity.parse()?;
-                self.known.index().entitled(&caller.node, &identity, &pods)?;
+                self.known.index().entitled(caller, &identity, &pods)?;
                 let ttl = ttl(request, TTL);
                 let chain = self.signing.current().issue(&request.csr, &identity, ttl, now)?;
                 if self.quotas().hold(&caller.node, &identity, now + ttl, now) == Share::Exceeded {

@@ -9,8 +9,9 @@ use weft_model::{Change, Identity, ResourceKey};
 
 use crate::{
     FieldProblem,
+    caller::Caller,
     compile::{self, Compiled, Mesh, Unit},
-    objects::{Object, ObjectKey, Pod},
+    objects::{Name, Object, ObjectKey, Pod},
     store::Store,
 };
 
@@ -35,6 +36,8 @@ pub enum NotEntitled {
     TrustDomain { identity: Identity, ours: weft_model::TrustDomain },
     #[error("no enrolled pod with {identity} runs on node {node}")]
     NoSuchPod { identity: Identity, node: String },
+    #[error("the caller is node {node} with uid {uid}, and no such node is there")]
+    OtherNode { node: String, uid: String },
     #[error("an enrolled pod with {identity} runs on node {node}, but none with uid {pods}")]
     OtherPod { identity: Identity, node: String, pods: String },
 }
@@ -145,14 +148,30 @@ impl Index {
         all
     }
 
-    /// Whether a node may have an identity: an enrolled pod that has it and is not finished runs there, and is
-    /// one of `pods` (uids), unless the node did not say which it means.
+    /// Whether the node of that name is that node. Where no nodes are known, as in a folder, none is doubted.
+    fn is_there(&self, name: &str, uid: &str) -> bool {
+        let found = self.store.nodes.get(&Name::new("", name));
+        match found {
+            Some(node) => *node.metadata.uid == *uid,
+            None => self.store.nodes.all().next().is_none(),
+        }
+    }
+
+    /// Whether a node may have an identity: it is the node that now has its name, and an enrolled pod that has the
+    /// identity and is not finished runs there, and is one of `pods` (uids), unless the node did not say which it
+    /// means.
     pub fn entitled(
         &self,
-        node: &str,
+        caller: &Caller,
         identity: &Identity,
         pods: &[&str],
     ) -> Result<(), NotEntitled> {
+        let node = &*caller.node;
+        if let Some(uid) = &caller.uid
+            && !self.is_there(node, uid)
+        {
+            return Err(NotEntitled::OtherNode { node: node.to_owned(), uid: uid.to_string() });
+        }
         if *identity.trust_domain() != self.mesh.trust_domain {
             return Err(NotEntitled::TrustDomain {
                 identity: identity.clone(),

@@ -50,6 +50,8 @@ reasons! {
     NoSuchPod => "no_such_pod",
     /// A pod with the identity is there, but it is not the one that was meant.
     OtherPod => "other_pod",
+    /// A node with its name is there, but it is another one.
+    OtherNode => "other_node",
     RequestNames => "request_names",
     RequestCa => "request_ca",
     BadRequest => "bad_request",

@@ -56,6 +56,7 @@ impl Denied {
             Self::NotEntitled(NotEntitled::TrustDomain { .. }) => DenialReason::TrustDomain,
             Self::NotEntitled(NotEntitled::NoSuchPod { .. }) => DenialReason::NoSuchPod,
             Self::NotEntitled(NotEntitled::OtherPod { .. }) => DenialReason::OtherPod,
+            Self::NotEntitled(NotEntitled::OtherNode { .. }) => DenialReason::OtherNode,
             Self::Issue(IssueError::RequestNames { .. }) => DenialReason::RequestNames,
             Self::Issue(IssueError::RequestCa { .. }) => DenialReason::RequestCa,
             Self::Issue(_) => DenialReason::BadRequest,

@@ -61,7 +61,9 @@ fn policies_come_before_what_they_guard_and_go_after_it() {
 #[test]
 fn a_node_may_have_the_identities_of_enrolled_pods_that_run_on_it() {
     let entitled = |yaml: &str, node: &str, identity: &str| {
-        compiled(yaml).0.entitled(node, &identity.parse().unwrap(), &[]).is_ok()
+        let expires = std::time::SystemTime::UNIX_EPOCH;
+        let caller = Caller { node: node.into(), uid: None, expires };
+        compiled(yaml).0.entitled(&caller, &identity.parse().unwrap(), &[]).is_ok()
     };
     let web = "spiffe://prod.example/ns/shop/sa/web";
     assert!(entitled(POD, "a", web));

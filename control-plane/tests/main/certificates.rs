@@ -64,7 +64,7 @@ async fn send(
 }
 
 /// The node's own identity document, by its token.
-async fn node_svid(scene: &Scene, node: &str) -> NodeSvid {
+pub(crate) async fn node_svid(scene: &Scene, node: &str) -> NodeSvid {
     let key = KeyPair::generate().unwrap();
     let csr = key.request_node().unwrap();
     let chain = ask(scene, Some(&scene.token(node, HOUR)), None, &csr).await.unwrap();

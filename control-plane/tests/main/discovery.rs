@@ -12,6 +12,7 @@ use weft_xds::{
     },
 };
 
+use crate::certificates::node_svid;
 use crate::scene::{HOUR, POD, POLICY, Scene, node, with_token, within};
 
 /// A node's end of a stream, and what it knows by it.
@@ -155,6 +156,25 @@ async fn a_stranger_is_told_nothing() {
     assert_eq!(refusal(&scene, &expired, "a").await, Code::Unauthenticated);
     let other = scene.token("b", HOUR);
     assert_eq!(refusal(&scene, &other, "a").await, Code::PermissionDenied);
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_nodes_certificate_opens_its_stream_and_no_others() {
+    let scene = Scene::new(&[("web.yaml", POD)]).await;
+    let svid = node_svid(&scene, "a").await;
+    for (claimed, expected) in [("a", None), ("b", Some(Code::PermissionDenied))] {
+        let (requests, receiver) = mpsc::channel(8);
+        for request in Client::new(node(claimed)).connect() {
+            requests.send(request).await.unwrap();
+        }
+        let channel = scene.channel_with(svid.chain_pem(), &svid.key_pem()).await.unwrap();
+        let mut service = AggregatedDiscoveryServiceClient::new(channel);
+        let opened = service.delta_aggregated_resources(ReceiverStream::new(receiver));
+        let mut responses = within("the stream opens", opened).await.unwrap().into_inner();
+        let first = within("the server answers", responses.message()).await;
+        assert_eq!(first.err().map(|status| status.code()), expected, "{claimed}");
+    }
     scene.stop().await;
 }
 

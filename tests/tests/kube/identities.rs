@@ -71,6 +71,22 @@ async fn tokens_that_are_not_of_a_nodes_proxy_for_us_give_nothing() -> Result<()
 }
 
 #[tokio::test]
+async fn a_node_that_is_made_again_under_its_name_is_another_node() -> Result<()> {
+    let cluster = cluster().await?;
+    let control = Control::start(&cluster).await?;
+    let svid = control.node_svid(&cluster).await?;
+    let ask = async || control.by_certificate(&cluster, &svid, workload(WEB, &[])?).await;
+    ask().await??;
+    cluster.kubectl(&["delete", "node", "node-1"])?;
+    cluster.apply("apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n")?;
+    let denied =
+        eventually("the node of before has nothing", LONG, async || ask().await.ok()?.err());
+    refused("the node of before", Err(denied.await?))?;
+    assert_eq!(control.denied("other_node").await?, 1);
+    control.stop().await
+}
+
+#[tokio::test]
 async fn a_node_has_only_what_runs_on_it_now() -> Result<()> {
     let cluster = cluster().await?;
     cluster.account(Account { namespace: "shop", name: "far" }).await?;
