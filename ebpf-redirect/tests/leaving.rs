@@ -1,5 +1,7 @@
 //! Into the mesh and out of it, with connections open.
 
+use serde_json::json;
+
 use super::app::{Talk, ask, serve};
 use super::tap::Tap;
 use super::tests;
@@ -12,6 +14,7 @@ tests![
     cleanup_leaves_nothing_behind,
     a_namespace_that_is_deleted_is_let_go,
     another_namespace_under_the_same_name_is_another_pod,
+    a_namespace_without_the_pods_addresses_is_left_alone,
     a_pod_may_come_back_while_it_drains,
     an_agent_that_is_asked_to_stop_leaves_pods_captured,
 ];
@@ -136,6 +139,25 @@ fn another_namespace_under_the_same_name_is_another_pod() {
         line.ok().filter(|line| line.starts_with("outbound"))
     });
     assert_ne!(world.netns(Who::A).cookie(), first);
+}
+
+fn a_namespace_without_the_pods_addresses_is_left_alone() {
+    let world = World::new();
+    world.inside(Who::C, || serve(8080));
+    world.enroll(Who::B);
+    let other = format!("/run/netns/{}", world.name(Who::B));
+    let fields = json!({ "netns": other, "addresses": [Who::B.v4(), Who::A.v4()] });
+    world.ask_to_enroll_with(Who::A, &fields);
+    let status = world.reaches(Who::A, "failed");
+    let error = status["error"].as_str().unwrap();
+    let expected = format!("network namespace {other} has not the pod's address {}", Who::A.v4());
+    assert_eq!(error, expected);
+    // Whose it is stays captured, and has nothing of the other's.
+    let refused = world.inside(Who::B, || ask(at(Who::C.v4(), 8080)));
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(!world.pins(Who::A).exists());
+    world.ask_to_enroll_with(Who::A, &json!({ "addresses": [Who::A.v6(), Who::A.v4()] }));
+    world.reaches(Who::A, "captured");
 }
 
 fn a_pod_may_come_back_while_it_drains() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -29,6 +30,9 @@ pub(super) struct PodFile {
     /// Whether its name lookups are captured. Default: yes.
     #[serde(default = "on")]
     pub(super) dns_capture: bool,
+    /// Addresses that the namespace must have, or it is another pod's. Default: whatever it has.
+    #[serde(default)]
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 fn on() -> bool {
@@ -43,7 +47,7 @@ impl From<PodFile> for WantedPod {
             service_account: file.service_account,
             netns: file.netns,
             dns: if file.dns_capture { DnsCapture::On } else { DnsCapture::Off },
-            addresses: Vec::new(),
+            addresses: file.addresses,
         }
     }
 }

@@ -24,6 +24,7 @@ async fn a_pod_is_read_from_its_file() {
         service_account: "web".into(),
         netns: "/run/netns/web".into(),
         dns_capture: true,
+        addresses: Vec::new(),
     };
     assert_eq!(pods.into_iter().collect::<Vec<_>>(), [(PodUid::parse("u1").unwrap(), expected)]);
     assert!(bad.is_empty(), "{bad:?}");
