@@ -46,6 +46,16 @@ pub(super) struct Announcement {
     pub(super) announced: Announced,
 }
 
+/// A change of a pod's condition that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) uid: PodUid,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// `None`: none any more.
+    pub(super) trouble: Option<String>,
+}
+
 #[derive(Debug)]
 pub(super) struct Cluster {
     namespaces: Listed<String, Wish>,
@@ -193,6 +203,30 @@ impl Cluster {
             Some((uid.clone(), self.pods.get(uid)?.clone(), trouble.clone()))
         };
         self.troubles.iter().filter_map(with_facts).collect()
+    }
+
+    /// The conditions that are not true, or that are missing.
+    pub(super) fn complaints(&self) -> Vec<Complaint> {
+        let due = |(uid, facts): (&PodUid, &Facts)| {
+            let trouble = self.troubles.get(uid).cloned();
+            let over =
+                self.is_captured(uid) || matches!(self.decide(facts), Some(Enrollment::Out(_)));
+            let is_due = facts.complaint != trouble && (trouble.is_some() || over);
+            (is_due && facts.end == End::Unseen).then(|| Complaint {
+                uid: uid.clone(),
+                namespace: facts.namespace.clone(),
+                name: facts.name.clone(),
+                trouble,
+            })
+        };
+        self.pods.iter().filter_map(due).collect()
+    }
+
+    /// The API server took a condition.
+    pub(super) fn complained(&mut self, done: &Complaint) {
+        if let Some(facts) = self.pods.get_mut(&done.uid) {
+            facts.complaint.clone_from(&done.trouble);
+        }
     }
 
     /// Pods that are to be captured and whose namespace nobody has told.

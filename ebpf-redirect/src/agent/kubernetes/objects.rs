@@ -17,6 +17,8 @@ use crate::pod::{PodUid, UidError};
 /// The sign, for the control plane, that a pod is captured. The name is Istio's.
 pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 pub(super) const ENABLED: &str = "enabled";
+/// The condition that is false while a pod cannot be enrolled.
+pub(super) const ENROLLED: &str = "weft.mesh/Enrolled";
 /// A pod may keep its name lookups. The name is Istio's.
 const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// On the copy that the API server has of a pod from a kubelet's folder: the UID that the runtime knows.
@@ -47,11 +49,22 @@ struct Status {
     phase: Option<String>,
     #[serde(rename = "podIPs", default)]
     pod_ips: Vec<PodIp>,
+    #[serde(default)]
+    conditions: Vec<Condition>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 struct PodIp {
     ip: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    #[serde(default)]
+    message: String,
 }
 
 impl Resource for Pod {
@@ -92,6 +105,8 @@ pub(super) struct Facts {
     /// Whether others are told that it is captured.
     pub(super) announced: Announced,
     pub(super) end: End,
+    /// Why it is not captured, as its condition says.
+    pub(super) complaint: Option<String>,
     /// The UID by which a runtime knows it, where that is another one.
     pub(super) static_uid: Option<String>,
 }
@@ -148,8 +163,14 @@ pub(super) fn facts(pod: Pod) -> Result<(PodUid, Facts), UidError> {
             Some(ENABLED) => Announced::Yes,
             _ => Announced::No,
         },
+        complaint: complaint(&pod.status),
         end: if meta.deletion_timestamp.is_some() { End::Near } else { End::Unseen },
         static_uid: annotation(STATIC_UID).map(str::to_owned),
     };
     Ok((uid, facts))
+}
+
+fn complaint(status: &Status) -> Option<String> {
+    let is_ours = |one: &&Condition| one.kind == ENROLLED && one.status == "False";
+    status.conditions.iter().find(is_ours).map(|one| one.message.clone())
 }

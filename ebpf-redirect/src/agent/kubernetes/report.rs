@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
@@ -12,8 +13,8 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use super::cluster::Announcement;
-use super::objects::{Announced, ENABLED, Facts, Pod, REDIRECTION};
+use super::cluster::{Announcement, Complaint};
+use super::objects::{Announced, ENABLED, ENROLLED, Facts, Pod, REDIRECTION};
 use crate::agent::chain;
 use crate::pod::PodUid;
 
@@ -22,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 const AGENT: &str = "weft-redirect";
+const REASON: &str = "WeftEnrollmentFailed";
 /// Spec: events.k8s.io/v1: at most 1 kB.
 const NOTE_MAX: usize = 1024;
 
@@ -38,7 +40,9 @@ pub(super) async fn run(client: Client, node: &str, shared: &Shared) {
     loop {
         facts.mark_unchanged();
         states.mark_unchanged();
-        let all_told = report.announce(shared).await & report.complain(shared).await;
+        let mut all_told = report.announce(shared).await;
+        all_told &= report.complain(shared).await;
+        all_told &= report.set_conditions(shared).await;
         let news = async {
             tokio::select! {
                 _ = facts.changed() => {}
@@ -79,7 +83,7 @@ impl Report {
                     shared.look().announced(&announcement);
                 }
                 Ok(Err(error)) if is_gone(&error) => {
-                    debug!(pod = %announcement.uid, "gone before it was announced");
+                    debug!(pod = %announcement.uid, error = chain(&error), "gone before it was announced");
                     shared.look().announced(&announcement);
                 }
                 Ok(Err(error)) => {
@@ -128,6 +132,47 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Whether all is said.
+    async fn set_conditions(&self, shared: &Shared) -> bool {
+        let due = shared.look().complaints();
+        let mut all = true;
+        for complaint in due {
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &complaint.namespace);
+            let patch = Patch::Strategic(condition(&complaint));
+            let params = PatchParams::default();
+            let patched = timeout(DEADLINE, api.patch_status(&complaint.name, &params, &patch));
+            match patched.await {
+                Ok(Ok(_)) => shared.look().complained(&complaint),
+                Ok(Err(error)) if is_gone(&error) => {
+                    debug!(pod = %complaint.uid, error = chain(&error), "gone before its condition");
+                    shared.look().complained(&complaint);
+                }
+                Ok(Err(error)) => {
+                    warn!(pod = %complaint.uid, error = chain(&error), "no condition could be set");
+                    all = false;
+                }
+                Err(_) => all = false,
+            }
+        }
+        all
+    }
+}
+
+fn condition(complaint: &Complaint) -> Value {
+    let condition = match &complaint.trouble {
+        Some(trouble) => json!({
+            "type": ENROLLED, "status": "False", "reason": REASON, "message": trouble,
+            "lastTransitionTime": Timestamp::now().to_string(),
+        }),
+        None => json!({ "type": ENROLLED, "$patch": "delete" }),
+    };
+    json!({
+        "metadata": { "uid": complaint.uid.as_str() },
+        "status": { "conditions": [condition] },
+    })
+}
+
 /// With the UID, so that another pod of the name is never meant.
 fn patch(announcement: &Announcement) -> Value {
     let value = match announcement.announced {
@@ -147,7 +192,7 @@ fn event(trouble: &str) -> Event {
     note.truncate(note.floor_char_boundary(NOTE_MAX));
     Event {
         type_: EventType::Warning,
-        reason: "WeftEnrollmentFailed".to_owned(),
+        reason: REASON.to_owned(),
         note: Some(note),
         action: "Enroll".to_owned(),
         secondary: None,

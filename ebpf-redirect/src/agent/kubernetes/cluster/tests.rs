@@ -303,3 +303,39 @@ fn why_a_pod_stays_out_is_told_in_words() {
     assert_eq!(cluster.decide(&host), Some(Enrollment::Out(Reason::HostNetwork)));
     assert_eq!(Reason::HostNetwork.to_string(), "it is on the host's network");
 }
+
+#[test]
+fn a_condition_says_why_until_the_pod_is_captured_or_need_not_be() {
+    let said = json!({ "status": { "conditions": [
+        { "type": "Ready", "status": "False", "message": "not yet" },
+        { "type": "weft.mesh/Enrolled", "status": "False", "message": "full" },
+    ] } });
+    let full = || Some("full".to_owned());
+    let trouble = |text: &str| Some(Status::Failed { error: Some(text.to_owned()) });
+    let captured = || Some(Status::Captured { error: None });
+    let table = [
+        (Wish::In, &json!({}), None, vec![]),
+        (Wish::In, &json!({}), captured(), vec![]),
+        (Wish::In, &json!({}), trouble("full"), vec![full()]),
+        (Wish::In, &said, trouble("full"), vec![]),
+        (Wish::In, &said, trouble("fuller"), vec![Some("fuller".to_owned())]),
+        (Wish::In, &said, captured(), vec![None]),
+        // The agent has just started, and knows nothing better.
+        (Wish::In, &said, None, vec![]),
+        (Wish::Unsaid, &said, None, vec![None]),
+    ];
+    for (namespace, more, state, expected) in table {
+        let mut cluster = cluster(namespace, &[pod("u1", more)]);
+        let what = format!("{namespace:?} {more} {state:?}");
+        if let Some(state) = state {
+            cluster.say(&uid("u1"), state);
+        }
+        let due = cluster.complaints();
+        let troubles: Vec<_> = due.iter().map(|due| due.trouble.clone()).collect();
+        assert_eq!(troubles, expected, "{what}");
+        for done in &due {
+            cluster.complained(done);
+        }
+        assert_eq!(cluster.complaints(), [], "{what}");
+    }
+}
