@@ -66,6 +66,16 @@ spec: {spec}
     )
 }
 
+fn entry(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1beta1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: shop}}
+spec: {spec}
+"
+    )
+}
+
 const WEB: &str = "Kubernetes//Pod/shop/web-1";
 
 #[tokio::test]
@@ -102,6 +112,15 @@ async fn a_real_cluster_is_read_and_followed_with_definitions_that_come_late() -
     control.serves(&["shop/deny", "shop/bad"], &[]).await?;
     cluster.apply(&policy("later", "{action: DENY, rules: [{}]}"))?;
     control.serves(&["shop/later"], &[]).await?;
+
+    // Nor does another object that is bad: it is left out, and its neighbours are not.
+    cluster.apply(&definition("serviceentries", "ServiceEntry", "networking.istio.io"))?;
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+    cluster.apply(&entry("wrong", "{hosts: 7}"))?;
+    cluster.apply(&entry("pay", "{hosts: [pay.example.com], resolution: DNS}"))?;
+    control.serves(&["shop/pay.example.com"], &["wrong"]).await?;
+    control.until("/problems", |page| page.contains("ServiceEntry shop/wrong")).await?;
+    cluster.kubectl(&["delete", "serviceentry", "-n", "shop", "wrong"])?;
 
     cluster.kubectl(&["delete", "crd", "authorizationpolicies.security.istio.io"])?;
     control.serves(&[], &["shop/deny", "shop/bad", "shop/later"]).await?;
