@@ -31,7 +31,7 @@ struct Run {
     source: From,
     /// The kubeconfig file with which the API server is reached. Without it: the service account's in a pod, or
     /// what kubectl would use.
-    #[arg(long, requires = "kubernetes")]
+    #[arg(long, requires = "kubernetes", conflicts_with = "dir")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     cluster: Cluster,
@@ -62,7 +62,7 @@ struct Run {
 struct Cluster {
     /// The mesh's own namespace. With it, the CA's keys are kept in its Secrets, and nodes prove themselves with
     /// their service account's tokens; without it, all that is in the data folder.
-    #[arg(long, requires = "kubernetes")]
+    #[arg(long, requires = "kubernetes", conflicts_with = "dir")]
     mesh_namespace: Option<String>,
     /// A service account of the nodes' proxies, in the mesh's namespace; may be repeated.
     #[arg(long = "node-account", default_value = "weft-node", requires = "mesh_namespace")]
