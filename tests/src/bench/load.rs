@@ -1,11 +1,14 @@
 //! Makes traffic of one kind for a while and says what it saw.
 
-#![allow(clippy::print_stdout, reason = "`held` is the signal that the caller waits for")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the caller waits for `held`, and reads when calls were answered"
+)]
 
 use std::{
     io::{self, Read as _, Write as _},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +106,25 @@ pub async fn hold(to: SocketAddr, count: usize) -> anyhow::Result<()> {
     println!("held");
     tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;
     drop(held);
+    Ok(())
+}
+
+/// Opens `count` connections at once, asks once on each, and prints when each was answered, as a JSON list of
+/// microseconds since 1970. Errors: a connection that fails.
+pub async fn call(to: SocketAddr, count: usize) -> anyhow::Result<()> {
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        calls.spawn(async move {
+            let mut stream = connect(to).await?;
+            exchange(&mut stream).await?;
+            anyhow::Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())
+        });
+    }
+    let mut answered = Vec::with_capacity(count);
+    while let Some(call) = calls.join_next().await {
+        answered.push(u64::try_from(call??)?);
+    }
+    println!("{}", serde_json::to_string(&answered)?);
     Ok(())
 }
 

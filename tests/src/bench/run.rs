@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Path, cpu,
     load::{Kind, Seen},
+    restart,
     table::{Cell, Row},
 };
 use crate::lab::{Control, LONG, Lab, Node, Pod, PodSpec, Process, binary, wait_for};
@@ -181,6 +182,18 @@ impl Course {
             })?;
         }
         Ok(())
+    }
+
+    /// For how long each of `count` connections waited for the next proxy, over `kills` of the client's: all of
+    /// them, shortest first.
+    pub fn restarts(&mut self, kills: usize, count: usize) -> Result<Vec<Duration>> {
+        let to = self.target(Path::Weft);
+        let mut all = Vec::new();
+        for _ in 0..kills {
+            all.extend(restart::waits(&mut self.nodes[0], &self.meshed[0], &to, count)?);
+        }
+        all.sort_unstable();
+        Ok(all)
     }
 
     /// What the proxies use before anything happened: bytes of one.

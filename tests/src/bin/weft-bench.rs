@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use weft_tests::bench::{
     load::Kind,
+    restart::percentile,
     run::{Course, machine},
     table::HEAD,
 };
@@ -24,7 +25,13 @@ struct Bench {
     /// Workloads added for the memory row.
     #[arg(long, default_value_t = 10_000)]
     workloads: u32,
+    /// Times that a proxy is killed while 20 connections wait for the next one.
+    #[arg(long, default_value_t = 20)]
+    kills: usize,
 }
+
+/// Connections that wait for a killed proxy's successor, each time.
+const WAITING: usize = 20;
 
 fn main() -> Result<()> {
     let args = Bench::parse();
@@ -53,6 +60,15 @@ fn main() -> Result<()> {
     ];
     for (name, kind) in rows {
         print!("{}", course.row(name, kind, args.rounds, args.seconds)?);
+    }
+    // Last: a proxy that has just started would be measured colder than the others.
+    let waits = course.restarts(args.kills, WAITING)?;
+    println!(
+        "\n| {} connections of a killed proxy, from the next one's start | ms |\n|---|---|",
+        waits.len()
+    );
+    for percent in [50, 99] {
+        println!("| p{percent} | {} |", percentile(&waits, percent).as_millis());
     }
     course.check()
 }

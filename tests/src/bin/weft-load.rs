@@ -29,6 +29,8 @@ enum Command {
     },
     /// Hold idle connections until standard input closes.
     Hold { to: SocketAddr, count: usize },
+    /// Ask once on each of many connections and print when each was answered.
+    Call { to: SocketAddr, count: usize },
 }
 
 fn main() -> Result<()> {
@@ -44,6 +46,7 @@ fn main() -> Result<()> {
                 Ok(())
             }
             Command::Hold { to, count } => load::hold(to, count).await,
+            Command::Call { to, count } => load::call(to, count).await,
         }
     })
 }

@@ -126,13 +126,28 @@ impl Sandbox {
 
     /// Whether a TCP listener of this port is in the pod's namespace.
     fn listens(&self, port: u16) -> bool {
+        !self.listeners(port).is_empty()
+    }
+
+    /// How many connections wait in the pod's listeners of this port until somebody accepts them.
+    pub fn backlog(&self, port: u16) -> usize {
+        let waiting = |line: &String| {
+            let (_, received) = line.split_whitespace().nth(4)?.split_once(':')?;
+            usize::from_str_radix(received, 16).ok()
+        };
+        self.listeners(port).iter().filter_map(waiting).sum()
+    }
+
+    /// The kernel's lines about them.
+    fn listeners(&self, port: u16) -> Vec<String> {
         let wanted = format!(":{port:04X} ");
         let read = || {
             let v4 = fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
             v4 + &fs::read_to_string("/proc/thread-self/net/tcp6").unwrap_or_default()
         };
         let tables = self.namespace.enter(read).unwrap_or_default();
-        tables.lines().any(|line| line.contains(&wanted) && line.contains(" 0A "))
+        let listens = |line: &&str| line.contains(&wanted) && line.contains(" 0A ");
+        tables.lines().filter(listens).map(str::to_owned).collect()
     }
 
     pub(super) fn place(&self) -> Place<'_> {

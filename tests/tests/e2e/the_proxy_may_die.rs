@@ -3,12 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weft_tests::lab::{LONG, Mesh, Signal, wait_for};
+use weft_tests::{
+    bench::restart::{percentile, waits},
+    lab::{LONG, Mesh, Signal, binary, wait_for},
+};
 
 const MARKER: &str = "secret-c94d";
 const RESTARTS: u64 = 50;
 const KILLS: u64 = 10;
 const CLIENTS: u8 = 3;
+/// At once, for the next proxy after each kill.
+const WAITING: usize = 20;
+/// A debug build on two busy cores needs a sixth of it; a slow machine needs more.
+const SERVED_WITHIN: Duration = Duration::from_secs(2);
 /// The proxy's default, less a margin.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -47,6 +54,25 @@ fn a_killed_proxy_leaks_nothing_and_new_connections_wait_for_the_next_one() -> R
     // Connections that a killed proxy carried are lost; those that it had not accepted wait.
     ensure!(tally.refused + tally.timed_out == 0, "{tally:?}");
     ensure!(tally.reset + tally.other <= KILLS * u64::from(CLIENTS), "{tally:?}");
+    mesh.is_sound()
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "what it took is told, the bound is for slow machines")]
+fn connections_of_a_killed_proxy_are_served_soon_after_the_next_one_starts() -> Result<()> {
+    let mut mesh = Mesh::new()?;
+    let server = binary("weft-load")?;
+    let args = ["serve", "0.0.0.0:7900"];
+    let _server = mesh.web[1].serve_with(7900, &server.to_string_lossy(), &args)?;
+    let to = format!("{}:7900", mesh.web[1].v4());
+    let mut all = Vec::new();
+    for _ in 0..KILLS {
+        all.extend(waits(&mut mesh.near, &mesh.client, &to, WAITING)?);
+    }
+    all.sort_unstable();
+    let (half, most) = (percentile(&all, 50), percentile(&all, 99));
+    println!("{} connections waited: p50 {half:?}, p99 {most:?}", all.len());
+    ensure!(most < SERVED_WITHIN, "p99 {most:?}");
     mesh.is_sound()
 }
 
