@@ -14,15 +14,15 @@ use weft_redirect::agent::{self, KubernetesSettings, ProxyUser, Settings, Source
 use weft_redirect::cni::{Entry, Installation};
 use weft_redirect::{Machine, Node, NodeConfig, PodUid, ProbeExemption, Severity, pod_counters};
 
-/// The client of the API server logs each attempt as an error; we say once that it is away.
-const DEFAULT_LOG: &str = "info,kube_client=off";
+/// It logs each attempt to reach the API server as an error; we say once that it is away.
+const QUIET: &str = "kube_client::client::builder=off";
 
 /// Captures pods' traffic by eBPF and hands their sockets to the proxy.
 #[derive(Debug, Parser)]
 #[command(name = "weft-redirect")]
 struct Cli {
     /// What is logged, as `info` or `weft_redirect=debug`.
-    #[arg(long, env = "WEFT_LOG", default_value = DEFAULT_LOG, global = true)]
+    #[arg(long, env = "WEFT_LOG", default_value = "info", global = true)]
     log: EnvFilter,
     #[command(subcommand)]
     command: Command,
@@ -105,13 +105,13 @@ struct OnKubernetes {
     #[arg(long)]
     kubernetes: bool,
     /// How to reach the API server. Default: as a pod does, or by `$KUBECONFIG`.
-    #[arg(long, requires = "kubernetes")]
+    #[arg(long, conflicts_with = "pods")]
     kubeconfig: Option<PathBuf>,
     /// Where the CNI plugin asks; the same path here and on the host.
     #[arg(long, default_value = "/run/weft-cni/agent.sock")]
     cni_socket: PathBuf,
     /// The node's CNI configurations. With it, the plugin is installed.
-    #[arg(long, requires = "kubernetes", requires = "cni_bin_dir")]
+    #[arg(long, conflicts_with = "pods", requires = "cni_bin_dir")]
     cni_conf_dir: Option<PathBuf>,
     /// The node's CNI plugins.
     #[arg(long, requires = "cni_conf_dir")]
@@ -137,7 +137,7 @@ struct OnKubernetes {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(cli.log)
+        .with_env_filter(cli.log.add_directive(QUIET.parse().expect("it is a directive")))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

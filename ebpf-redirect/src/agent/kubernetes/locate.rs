@@ -106,8 +106,9 @@ impl Locator {
         let ids = [Some(uid.as_str()), facts.static_uid.as_deref()];
         let ids: Vec<&str> = ids.into_iter().flatten().collect();
         let mut runtime = None;
-        if let Some(socket) = self.runtimes.iter().find(|socket| socket.exists()) {
-            match cri::sandbox(socket, &ids).await {
+        let mut sockets = self.runtimes.iter().map(|socket| as_the_host_sees(socket));
+        if let Some(socket) = sockets.find(|socket| socket.exists()) {
+            match cri::sandbox(&socket, &ids).await {
                 Ok(found) => {
                     let netns = as_the_host_sees(&found.netns);
                     match check(&netns, &facts.addresses) {
@@ -135,7 +136,7 @@ fn check(netns: &Path, addresses: &[IpAddr]) -> Result<(), PodError> {
     check_addresses(&Netns::open(netns)?, addresses)
 }
 
-/// A runtime tells a path of the host. In a container of ours it may be reached through the host's first process.
+/// A runtime's paths are the host's. In a container of ours it may be reached through the host's first process.
 pub(super) fn as_the_host_sees(path: &Path) -> PathBuf {
     if path.exists() {
         return path.to_owned();
