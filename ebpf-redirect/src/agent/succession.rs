@@ -113,8 +113,10 @@ async fn ask_to_yield(socket: &Path) -> io::Result<Vec<PathBuf>> {
     BufReader::new(stream.take(most)).read_line(&mut answer).await?;
     match serde_json::from_str(&answer)? {
         Reply::Yielded { proxy_cgroups } => Ok(proxy_cgroups),
-        Reply::Captured | Reply::Out { .. } | Reply::Released | Reply::Failed { .. } => {
-            Err(io::Error::other(format!("it answered {}", answer.trim())))
-        }
+        Reply::Captured
+        | Reply::Out { .. }
+        | Reply::Released
+        | Reply::Unknown { .. }
+        | Reply::Failed { .. } => Err(io::Error::other(format!("it answered {}", answer.trim()))),
     }
 }

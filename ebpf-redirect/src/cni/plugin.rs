@@ -172,7 +172,10 @@ fn settle(
             Err(CniError::new(NOT_CAPTURED, format!("{name} is not captured by weft: {reason}")))
         }
         // Without them no node would ever come up: the agent itself may be waiting for one of these.
-        Err(_) if exempt => Ok(passed),
+        Ok(Reply::Unknown { .. }) | Err(_) if exempt => Ok(passed),
+        Ok(Reply::Unknown { reason }) => {
+            Err(CniError::new(TRY_AGAIN_LATER, format!("{name} is not known to weft: {reason}")))
+        }
         Err(error) => {
             let socket = conf.socket.display();
             let msg = format!("{name}: no answer from weft-redirect at {socket}: {error}");

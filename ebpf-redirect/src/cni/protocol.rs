@@ -84,7 +84,12 @@ pub enum Reply {
         /// The cgroups of proxies that finish their connections.
         proxy_cgroups: Vec<PathBuf>,
     },
-    /// It is to be captured and is not, or nobody knows.
+    /// Whether it is to be captured cannot be told: the API server is away, or knows another pod.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+    /// It is to be captured and is not.
     Failed {
         /// Why.
         reason: String,

@@ -154,7 +154,10 @@ impl Keeper {
     }
 
     async fn admit(&self, pod: &PodName, attachment: Attachment) -> Result<Reply, String> {
-        let (uid, decision) = self.decide(pod).await?;
+        let (uid, decision) = match self.decide(pod).await {
+            Ok(decided) => decided,
+            Err(reason) => return Ok(Reply::Unknown { reason }),
+        };
         let netns = attachment.netns.ok_or("its network namespace was not told")?;
         let place = Place {
             container: Some(attachment.container),
@@ -173,9 +176,10 @@ impl Keeper {
     }
 
     async fn check(&self, pod: &PodName) -> Result<Reply, String> {
-        match self.decide(pod).await? {
-            (_, Enrollment::Out(reason)) => Ok(Reply::Out { reason: reason.to_string() }),
-            (uid, Enrollment::Enrolled) => self.captured(&uid),
+        match self.decide(pod).await {
+            Ok((_, Enrollment::Out(reason))) => Ok(Reply::Out { reason: reason.to_string() }),
+            Ok((uid, Enrollment::Enrolled)) => self.captured(&uid),
+            Err(reason) => Ok(Reply::Unknown { reason }),
         }
     }
 
@@ -250,7 +254,7 @@ fn failed(reason: String) -> Reply {
 
 fn tell(pod: &PodName, reply: &Reply) {
     match reply {
-        Reply::Failed { reason } => {
+        Reply::Failed { reason } | Reply::Unknown { reason } => {
             warn!(namespace = pod.namespace, name = pod.name, reason, "a new pod is turned away");
         }
         Reply::Captured | Reply::Out { .. } | Reply::Released | Reply::Yielded { .. } => {

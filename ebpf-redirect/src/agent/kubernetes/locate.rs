@@ -136,14 +136,18 @@ fn check(netns: &Path, addresses: &[IpAddr]) -> Result<(), PodError> {
     check_addresses(&Netns::open(netns)?, addresses)
 }
 
-/// A runtime's paths are the host's. In a container of ours it may be reached through the host's first process.
+/// A runtime's paths are the host's. In a container of ours they lead through the host's first process.
 pub(super) fn as_the_host_sees(path: &Path) -> PathBuf {
-    if path.exists() {
-        return path.to_owned();
-    }
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    let through = Path::new("/proc/1/root").join(relative);
-    if through.exists() { through } else { path.to_owned() }
+    through(Path::new("/proc/1/root"), path)
+}
+
+fn through(root: &Path, path: &Path) -> PathBuf {
+    // Mostly a link, and one that would lead to where we are, not below `root`.
+    let run = path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
+    let told = [path.to_owned(), run.unwrap_or_else(|_| path.to_owned())];
+    let below = told.clone().map(|path| root.join(path.strip_prefix("/").unwrap_or(&path)));
+    let mut all = told.into_iter().chain(below);
+    all.find(|path| path.exists()).unwrap_or_else(|| path.to_owned())
 }
 
 /// The namespace of the pod's oldest process: the one that holds the sandbox, and that ends with it.

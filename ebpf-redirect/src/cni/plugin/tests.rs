@@ -124,6 +124,17 @@ fn without_the_agent_add_fails_but_for_exempt_namespaces() {
 }
 
 #[test]
+fn a_pod_that_nobody_knows_is_turned_away_but_for_exempt_namespaces() {
+    let unknown = || Node::answering(Reply::Unknown { reason: "the API server is away".into() });
+    let expected = json!({
+        "cniVersion": "1.0.0", "code": 11,
+        "msg": "pod shop/web is not known to weft: the API server is away",
+    });
+    assert_eq!(unknown().call("ADD", ARGS), Err(expected));
+    assert_eq!(unknown().call("ADD", &ARGS.replace("shop", "kube-system")), Ok(Some(result())));
+}
+
+#[test]
 fn an_agent_that_hangs_up_has_not_answered() {
     let node = Node::without_agent();
     let listener = UnixListener::bind(node.dir.path().join("agent.sock")).unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::search;
+use super::{search, through};
 
 const UID: &str = "5f0c7a31-9a3e-4d3e-8f1d-0c2f6f6b7c11";
 
@@ -96,4 +96,24 @@ fn what_ends_while_it_is_looked_at_is_passed_over() {
     assert_eq!(proc.search(&[UID], None), None);
     proc.process(4, &cgroup, 200);
     assert_eq!(proc.search(&["another", UID], None), Some(proc.netns(4)));
+}
+
+#[test]
+fn a_path_of_the_host_is_found_from_within_a_container() {
+    let host = tempfile::tempdir().unwrap();
+    let there = |path: &str| {
+        let path = host.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        path
+    };
+    let (netns, socket) = (there("run/netns/weft-test-1"), there("run/weft-test/cri.sock"));
+    let found = |path: &str| through(host.path(), Path::new(path));
+    assert_eq!(found("/run/netns/weft-test-1"), netns);
+    // As a link to an absolute path it would lead out of the host's folder again.
+    assert_eq!(found("/var/run/netns/weft-test-1"), netns);
+    assert_eq!(found("/run/weft-test/cri.sock"), socket);
+    // What is here is taken as it is, and what is nowhere is named as it was told.
+    assert_eq!(found("/proc/self/ns/net"), Path::new("/proc/self/ns/net"));
+    assert_eq!(found("/run/weft-test/nowhere"), Path::new("/run/weft-test/nowhere"));
 }
