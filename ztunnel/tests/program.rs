@@ -84,8 +84,10 @@ async fn keep_certificate(ca: &Ca, state: &Path) {
     }
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// Held together until all are found, so that they differ.
+fn free() -> [SocketAddr; 3] {
+    let all = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    all.map(|listener| listener.local_addr().unwrap())
 }
 
 fn listening(backlog: i32) -> (OwnedFd, SocketAddr) {
@@ -146,16 +148,15 @@ impl Program {
         let agent = Agent::listen(&socket);
         thread::spawn(move || play(agent, &listener));
 
-        let (readiness, stats) = (free(), free());
+        let [admin, readiness, stats] = free();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "node: {{name: n, state_dir: '{}', workers: 1}}\nxds: {{local_path: '{}'}}\n\
              zds: {{socket: '{}'}}\n\
-             listen: {{admin: '{}', stats: '{stats}', readiness: '{readiness}'}}\n",
+             listen: {{admin: '{admin}', stats: '{stats}', readiness: '{readiness}'}}\n",
             path("state"),
             path("mesh.json"),
             path("zds.sock"),
-            free(),
         );
         fs::write(dir.path().join("config.yaml"), config).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
