@@ -56,10 +56,15 @@ fn count_panics() {
 
 /// Runs a test on one thread, as a worker runs. No task of a proxy may panic meanwhile.
 pub(crate) fn run(test: impl Future<Output = ()> + 'static) {
+    run_within(DEADLINE, test);
+}
+
+/// The same, for one that has much to do.
+pub(crate) fn run_within(deadline: Duration, test: impl Future<Output = ()> + 'static) {
     count_panics();
     let before = PANICS.get();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") });
+    LocalSet::new().block_on(&runtime, async { timeout(deadline, test).await.expect("in time") });
     assert_eq!(PANICS.get(), before, "a task has panicked");
 }
 

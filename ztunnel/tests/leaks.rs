@@ -14,7 +14,7 @@ use crate::{
         DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, Reader, Writer, call_at,
         connect_to, field, frame, setting,
     },
-    fixture::{Ca, identity, run},
+    fixture::{Ca, identity, run_within},
     program::Program,
 };
 
@@ -33,7 +33,7 @@ const KEPT_MAX: u64 = 512 << 10;
 
 #[test]
 fn abuse_of_every_kind_leaves_no_descriptor_and_no_memory_behind() {
-    run(async {
+    run_within(Duration::from_mins(2), async {
         let program = Program::start(DESCRIPTORS).await;
         for _ in 0..ROUNDS_FIRST {
             round(&program).await;
