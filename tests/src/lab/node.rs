@@ -329,6 +329,7 @@ xds:
   root: {root}
   token: {token}
 ca:
+  node_certificate: on
   address: https://{address}
   root: {root}
   token: {token}
