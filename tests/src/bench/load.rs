@@ -7,7 +7,11 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,8 +38,24 @@ pub enum Kind {
     OpenLoop { connections: usize, per_second: u32 },
     /// Connect, one request, close, in each of `slots`.
     NewConnections { slots: usize },
+    /// The same once to each of `count` addresses from `to` on, in each of `slots`; takes as long as it takes.
+    NewPeers { slots: usize, count: u32 },
     /// As many bytes as come, server to client.
     Bulk { streams: usize },
+}
+
+impl Kind {
+    /// How much of it, as a share of what is counted, runs before counting begins. It costs processor time too.
+    pub fn warm_up(self) -> f64 {
+        match self {
+            Self::RequestResponse { .. }
+            | Self::OpenLoop { .. }
+            | Self::NewConnections { .. }
+            | Self::Bulk { .. } => 0.1,
+            // What was warmed up would not be new.
+            Self::NewPeers { .. } => 0.0,
+        }
+    }
 }
 
 /// What was seen. Latencies are of one operation.
@@ -57,9 +77,10 @@ struct Tally {
     bytes: u64,
 }
 
-/// Makes load of `kind` against a [`super::server`] at `to` for `long`, after a tenth of it as a warm-up.
+/// Makes load of `kind` against a [`super::server`] at `to` for `long`, after its warm-up.
 pub async fn run(kind: Kind, to: SocketAddr, long: Duration) -> Seen {
-    let start = Instant::now() + long / 10;
+    let began = Instant::now();
+    let start = began + long.mul_f64(kind.warm_up());
     let window = Window { start, end: start + long };
     let mut tasks = JoinSet::new();
     match kind {
@@ -76,6 +97,10 @@ pub async fn run(kind: Kind, to: SocketAddr, long: Duration) -> Seen {
         Kind::NewConnections { slots } => {
             (0..slots).for_each(|_| drop(tasks.spawn(connecting(to, window))));
         }
+        Kind::NewPeers { slots, count } => {
+            let next = Arc::new(AtomicU32::new(0));
+            (0..slots).for_each(|_| drop(tasks.spawn(meeting(to, count, next.clone()))));
+        }
         Kind::Bulk { streams } => {
             (0..streams).for_each(|_| drop(tasks.spawn(receiving(to, window))));
         }
@@ -91,7 +116,14 @@ pub async fn run(kind: Kind, to: SocketAddr, long: Duration) -> Seen {
             Err(_) => all.failures += 1,
         }
     }
-    all.into_seen(long)
+    let counted = match kind {
+        Kind::NewPeers { .. } => began.elapsed(),
+        Kind::RequestResponse { .. }
+        | Kind::OpenLoop { .. }
+        | Kind::NewConnections { .. }
+        | Kind::Bulk { .. } => long,
+    };
+    all.into_seen(counted)
 }
 
 /// Opens `count` connections, each proved alive by one exchange, prints `held`, and keeps them until standard
@@ -240,6 +272,32 @@ async fn connecting(to: SocketAddr, window: Window) -> Tally {
         }
     }
     tally
+}
+
+/// Takes the next of `count` addresses, until all are taken.
+async fn meeting(first: SocketAddr, count: u32, next: Arc<AtomicU32>) -> Tally {
+    let mut tally = Tally::default();
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        if n >= count {
+            return tally;
+        }
+        let began = Instant::now();
+        let met = async { exchange(&mut connect(nth(first, n)).await?).await }.await;
+        match met {
+            Ok(()) => tally.latencies.push(began.elapsed()),
+            Err(_) => tally.failures += 1,
+        }
+    }
+}
+
+/// The `n`th address from `first` on.
+fn nth(first: SocketAddr, n: u32) -> SocketAddr {
+    let ip = match first.ip() {
+        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) + n).into()),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) + u128::from(n)).into()),
+    };
+    SocketAddr::new(ip, first.port())
 }
 
 async fn receiving(to: SocketAddr, window: Window) -> Tally {

@@ -8,7 +8,7 @@
 //!
 //! The floor has exactly the hops of the mesh and does nothing on them: no TLS, no identity, no policy.
 
-use std::{fs, ops::RangeBounds, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,9 +20,17 @@ use super::{
 };
 use crate::lab::{Control, LONG, Lab, Node, Pod, PodSpec, Process, binary, wait_for};
 
+mod memory;
+
+pub use memory::OfNode;
+
 const PORT: u16 = 7900;
 const RELAY_IN: u16 = 7901;
 const RELAY_OUT: u16 = 7902;
+/// Where the further addresses of each server begin.
+const PLAIN_FACES: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
+const MESHED_FACES: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 0);
+const LOOPBACK_FACES: Ipv4Addr = Ipv4Addr::new(127, 200, 0, 0);
 
 /// All three paths, up and warm.
 ///
@@ -39,7 +47,8 @@ pub struct Course {
 }
 
 impl Course {
-    pub fn new() -> Result<Self> {
+    /// `faces` is how many further addresses each server has, of which every one can be a new peer once.
+    pub fn new(faces: u32) -> Result<Self> {
         let lab = Lab::new()?;
         let control = lab.control()?;
         let nodes = [lab.node(1, &control)?, lab.node(2, &control)?];
@@ -51,6 +60,9 @@ impl Course {
         let start = |pod: &Pod, name: &str, args: &[&str]| {
             pod.start(name, &program.to_string_lossy(), args)
         };
+        plain.iter().chain(&meshed).try_for_each(give_ports)?;
+        give_faces(&plain[1], &nodes, PLAIN_FACES, faces)?;
+        give_faces(&meshed[1], &nodes, MESHED_FACES, faces)?;
         let listen = format!("0.0.0.0:{PORT}");
         let servers = vec![
             start(&plain[1], "server", &["serve", &listen])?,
@@ -58,14 +70,14 @@ impl Course {
         ];
         let far = format!("{}:{RELAY_OUT}", plain[1].v4());
         let relays = [
-            start(&plain[0], "relay", &["relay", &format!("127.0.0.1:{RELAY_IN}"), &far])?,
+            start(&plain[0], "relay", &["relay", &format!("0.0.0.0:{RELAY_IN}"), &far])?,
             start(&plain[1], "relay", &["relay", &far, &format!("127.0.0.1:{PORT}")])?,
         ];
         meshed.iter().try_for_each(Pod::enroll)?;
         let course = Self { servers, relays, plain, meshed, nodes, control, _lab: lab };
         for path in [Path::Direct, Path::Floor, Path::Weft] {
             wait_for("the path carries", LONG, || {
-                let seen = course.load(path, Kind::NewConnections { slots: 1 }, 0.1).ok()?;
+                let seen = course.load(path, Kind::NewConnections { slots: 1 }, 0.1, 0).ok()?;
                 (seen.operations > 0 && seen.failures == 0).then_some(())
             })
             .with_context(|| format!("{path:?}"))?;
@@ -88,9 +100,21 @@ impl Course {
         }
     }
 
-    fn load(&self, path: Path, kind: Kind, seconds: f64) -> Result<Seen> {
+    /// Where a round of this load goes.
+    fn goal(&self, path: Path, kind: Kind, round: usize) -> Result<String> {
+        let Kind::NewPeers { count, .. } = kind else { return Ok(self.target(path)) };
+        let (first, port) = match path {
+            Path::Direct => (PLAIN_FACES, PORT),
+            Path::Floor => (LOOPBACK_FACES, RELAY_IN),
+            Path::Weft => (MESHED_FACES, PORT),
+        };
+        let address = nth_face(first, count * u32::try_from(round)?);
+        Ok(format!("{address}:{port}"))
+    }
+
+    fn load(&self, path: Path, kind: Kind, seconds: f64, round: usize) -> Result<Seen> {
         let program = binary("weft-load")?;
-        let (to, seconds) = (self.target(path), seconds.to_string());
+        let (to, seconds) = (self.goal(path, kind, round)?, seconds.to_string());
         let kind = serde_json::to_string(&kind)?;
         let args = ["load", &to, "--seconds", &seconds, "--kind", &kind];
         let output = self.client(path).run(&program.to_string_lossy(), &args)?;
@@ -110,26 +134,28 @@ impl Course {
         })
     }
 
-    fn measure(&mut self, path: Path, kind: Kind, seconds: f64) -> Result<Cell> {
+    fn measure(&mut self, path: Path, kind: Kind, seconds: f64, round: usize) -> Result<Cell> {
         let pids = self.between(path)?;
         let spent = || -> Result<Duration> {
             Ok(pids.iter().map(|pid| cpu::spent(*pid)).sum::<std::io::Result<Duration>>()?)
         };
         let before = spent()?;
-        let seen = self.load(path, kind, seconds)?;
+        let seen = self.load(path, kind, seconds, round)?;
         ensure!(seen.failures == 0, "{} operations failed over {path:?}, {kind:?}", seen.failures);
-        // The warm-up is a tenth more; it costs as much as the rest does.
-        let cpu = spent()?.saturating_sub(before).div_f64(1.1);
+        let cpu = spent()?.saturating_sub(before).div_f64(1.0 + kind.warm_up());
         Ok(Cell { seen, cpu })
     }
 
     /// One row: `rounds` rounds, each over every path, every other one in reverse.
     pub fn row(&mut self, name: &str, kind: Kind, rounds: usize, seconds: f64) -> Result<Row> {
+        if let Kind::NewPeers { count, .. } = kind {
+            self.show_faces(count * u32::try_from(rounds)?)?;
+        }
         let mut row = Row::new(name, kind);
         let mut order = [Path::Direct, Path::Floor, Path::Weft];
-        for _ in 0..rounds {
+        for round in 0..rounds {
             for path in order {
-                let cell = self.measure(path, kind, seconds)?;
+                let cell = self.measure(path, kind, seconds, round)?;
                 row.add(path, cell);
             }
             order.reverse();
@@ -137,51 +163,13 @@ impl Course {
         Ok(row)
     }
 
-    fn proxies_pss(&mut self) -> Result<u64> {
-        let pids = self.between(Path::Weft)?;
-        Ok(pids.iter().map(|pid| cpu::pss_bytes(*pid)).sum::<std::io::Result<u64>>()?)
-    }
-
-    /// Bytes of both proxies together that one idle connection costs.
-    pub fn idle_connection_bytes(&mut self, count: u32) -> Result<u64> {
-        let program = binary("weft-load")?;
-        let (to, number) = (self.target(Path::Weft), count.to_string());
-        let before = self.proxies_pss()?;
-        let mut holder = self.meshed[0].start_with_input(
-            "hold",
-            &program.to_string_lossy(),
-            &["hold", &to, &number],
-        )?;
-        wait_for("the connections are held", LONG, || holder.log().contains("held").then_some(()))
-            .with_context(|| holder.log())?;
-        let held = self.proxies_pss()?;
-        drop(holder.input());
-        holder.exit(LONG)?;
-        Ok(held.saturating_sub(before) / u64::from(count))
-    }
-
-    /// Bytes of one proxy that `count` further workloads of the mesh cost.
-    pub fn workloads_bytes(&mut self, count: u32) -> Result<u64> {
-        let pid = self.nodes[0].proxy()?.pid();
-        let before = cpu::pss_bytes(pid)?;
-        self.control.manifests().apply("many", &many_pods(count))?;
-        self.know_of_many(count as usize..)?;
-        let after = cpu::pss_bytes(pid)?;
-        self.control.manifests().delete("many")?;
-        // What follows would be measured while they go.
-        self.know_of_many(..1)?;
-        Ok(after.saturating_sub(before))
-    }
-
-    /// Waits until both proxies know this many of the [`many_pods`].
-    fn know_of_many(&self, wanted: impl RangeBounds<usize>) -> Result<()> {
-        for node in &self.nodes {
-            wait_for("the proxies know the workloads", LONG, || {
-                let dump = node.curl("http://127.0.0.1:15000/config_dump")?.1;
-                wanted.contains(&dump.matches("\"many-").count()).then_some(())
-            })?;
-        }
-        Ok(())
+    /// Tells the mesh that the server has `count` further addresses. To each leads a tunnel of its own.
+    fn show_faces(&self, count: u32) -> Result<()> {
+        let faces: Vec<_> = (0..count).map(|n| nth_face(MESHED_FACES, n).to_string()).collect();
+        let last = faces.last().cloned().unwrap_or_default();
+        let pod = pod_of_mesh("mesh-server-faces", "elsewhere", "mesh-server", &faces);
+        self.control.manifests().apply("faces", &pod)?;
+        self.nodes[0].dumps("knows the server's addresses", |dump| dump.contains(&last))
     }
 
     /// For how long each of `count` connections waited for the next proxy, over `kills` of the client's: all of
@@ -196,11 +184,6 @@ impl Course {
         Ok(all)
     }
 
-    /// What the proxies use before anything happened: bytes of one.
-    pub fn idle_proxy_bytes(&mut self) -> Result<u64> {
-        Ok(self.proxies_pss()? / 2)
-    }
-
     /// Whether all servers still run: a benchmark of a dead server is none.
     pub fn check(&mut self) -> Result<()> {
         ensure!(self.servers.iter_mut().all(Process::is_running), "a server died");
@@ -208,32 +191,52 @@ impl Course {
     }
 }
 
-fn many_pods(count: u32) -> String {
-    (0..count).map(far_pod).collect()
+/// A pod's clients use up its ports faster than the kernel gives them back by default, and looking for a free one
+/// would then be all that is measured.
+fn give_ports(pod: &Pod) -> Result<()> {
+    // Beyond the proxies' ports, so that none of them is taken by a client.
+    pod.namespace().set("net/ipv4/ip_local_port_range", "16000 65535")?;
+    pod.namespace().set("net/ipv4/tcp_tw_reuse", "1")
 }
 
-/// One of many pods of nodes that are not here.
-fn far_pod(n: u32) -> String {
-    let (high, low) = (n / 250, n % 250 + 1);
-    let (node, second, third) = (n % 100, 100 + high / 250, high % 250);
+/// Gives a pod of the second node many addresses, and leads the nodes to them.
+fn give_faces(pod: &Pod, nodes: &[Node; 2], first: Ipv4Addr, count: u32) -> Result<()> {
+    let add = |n| format!("addr add {}/32 dev eth0\n", nth_face(first, n));
+    pod.namespace().ip(&(0..count).map(add).collect::<String>())?;
+    nodes[1].namespace().ip(&format!("route add {first}/16 via {}", pod.v4()))?;
+    nodes[0].namespace().ip(&format!("route add {first}/16 via 10.0.0.2"))
+}
+
+/// The `n`th of a server's further addresses.
+fn nth_face(first: Ipv4Addr, n: u32) -> Ipv4Addr {
+    // The network's own address is nobody's.
+    (u32::from(first) + 1 + n).into()
+}
+
+/// A pod of a node that is not here, enrolled.
+fn pod_of_mesh(name: &str, node: &str, account: &str, addresses: &[String]) -> String {
+    let first = addresses.first().map_or("", String::as_str);
+    let all: Vec<_> = addresses.iter().map(|ip| format!("{{ip: {ip}}}")).collect();
     format!(
         "---
 apiVersion: v1
 kind: Pod
 metadata:
-  name: many-{n}
+  name: {name}
   namespace: default
-  uid: many-{n}
+  uid: {name}
   annotations: {{ambient.istio.io/redirection: enabled}}
 spec:
-  nodeName: elsewhere-{node}
-  serviceAccountName: many
+  nodeName: {node}
+  serviceAccountName: {account}
   containers: [{{name: app, image: app}}]
 status:
   phase: Running
-  podIP: 10.{second}.{third}.{low}
+  podIP: {first}
+  podIPs: [{}]
   conditions: [{{type: Ready, status: \"True\"}}]
-"
+",
+        all.join(", ")
     )
 }
 

@@ -57,7 +57,7 @@ impl Row {
                 ("Gbit/s", |cell| count(cell.seen.bytes) * 8e-9 / cell.seen.seconds),
                 ("CPU s/GB", |cell| cell.cpu.as_secs_f64() * 1e9 / count(cell.seen.bytes)),
             ],
-            Kind::RequestResponse { .. } | Kind::NewConnections { .. } => {
+            Kind::RequestResponse { .. } | Kind::NewConnections { .. } | Kind::NewPeers { .. } => {
                 vec![rate, p50, p99, per_operation]
             }
             Kind::OpenLoop { .. } => vec![p50, p99, p999, per_operation],

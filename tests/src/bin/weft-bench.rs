@@ -22,6 +22,12 @@ struct Bench {
     /// Idle connections held for the memory row.
     #[arg(long, default_value_t = 2000)]
     idle: u32,
+    /// Pods enrolled on one node for the memory row.
+    #[arg(long, default_value_t = 20)]
+    pods: u32,
+    /// Peers met in each round of the row of connections without a tunnel.
+    #[arg(long, default_value_t = 400)]
+    peers: u32,
     /// Workloads added for the memory row.
     #[arg(long, default_value_t = 10_000)]
     workloads: u32,
@@ -35,7 +41,7 @@ const WAITING: usize = 20;
 
 fn main() -> Result<()> {
     let args = Bench::parse();
-    let mut course = Course::new()?;
+    let mut course = Course::new(args.peers * u32::try_from(args.rounds)?)?;
     println!(
         "{}; median (least-most) of {} rounds of {} s\n",
         machine(),
@@ -44,7 +50,12 @@ fn main() -> Result<()> {
     );
     // Before any load: what a load leaves behind in the allocator would hide what these need.
     println!("| memory | bytes |\n|---|---|");
-    println!("| one proxy, idle (PSS) | {} |", course.idle_proxy_bytes()?);
+    let idle = course.idle_node()?;
+    println!("| one proxy, idle (PSS) | {} |", idle.proxy);
+    println!("| one agent, idle (PSS) | {} |", idle.agent);
+    let pod = course.enrolled_pod(args.pods)?;
+    println!("| one enrolled pod, proxy, of {} | {} |", args.pods, pod.proxy);
+    println!("| one enrolled pod, agent, of {} | {} |", args.pods, pod.agent);
     let connection = course.idle_connection_bytes(args.idle)?;
     println!("| one idle connection, both proxies, of {} | {connection} |", args.idle);
     let workloads = course.workloads_bytes(args.workloads)?;
@@ -57,6 +68,8 @@ fn main() -> Result<()> {
         ("new connections, 8 slots, warm tunnel", Kind::NewConnections { slots: 8 }),
         ("bulk, 1 stream", Kind::Bulk { streams: 1 }),
         ("bulk, 16 streams", Kind::Bulk { streams: 16 }),
+        // Last: the tunnels that it makes stay open.
+        ("new connections, 8 slots, no tunnel", Kind::NewPeers { slots: 8, count: args.peers }),
     ];
     for (name, kind) in rows {
         print!("{}", course.row(name, kind, args.rounds, args.seconds)?);

@@ -261,6 +261,14 @@ impl Node {
         Some((code.to_owned(), body.to_owned()))
     }
 
+    /// Waits until the proxy's `/config_dump` is as wanted.
+    pub fn dumps(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        wait_for(&format!("the proxy of {} {what}", self.name), LONG, || {
+            self.curl("http://127.0.0.1:15000/config_dump").filter(|(_, dump)| wanted(dump))
+        })?;
+        Ok(())
+    }
+
     /// Runs `weft` against this node's proxy and returns what it printed, also when that is a refusal.
     pub fn weft(&self, args: &[&str]) -> Result<String> {
         let place = self.place(&self.agent_cgroup, User::Root);
