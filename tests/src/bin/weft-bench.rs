@@ -53,9 +53,11 @@ fn main() -> Result<()> {
     let idle = course.idle_node()?;
     println!("| one proxy, idle (PSS) | {} |", idle.proxy);
     println!("| one agent, idle (PSS) | {} |", idle.agent);
-    let pod = course.enrolled_pod(args.pods)?;
-    println!("| one enrolled pod, proxy, of {} | {} |", args.pods, pod.proxy);
-    println!("| one enrolled pod, agent, of {} | {} |", args.pods, pod.agent);
+    let with_pods = course.node_with_pods(args.pods)?;
+    let pod = with_pods.proxy.saturating_sub(idle.proxy) / u64::from(args.pods);
+    println!("| one enrolled pod, proxy, of {} | {pod} |", args.pods);
+    // What it takes for a moment stays with its allocator and is more than pods need: there is no share of one.
+    println!("| one agent, with {} pods more | {} |", args.pods, with_pods.agent);
     let connection = course.idle_connection_bytes(args.idle)?;
     println!("| one idle connection, both proxies, of {} | {connection} |", args.idle);
     let workloads = course.workloads_bytes(args.workloads)?;

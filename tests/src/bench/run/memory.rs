@@ -25,17 +25,12 @@ impl Course {
         Ok(OfNode { proxy: of(node.proxy()?)?, agent: of(node.agent()?)? })
     }
 
-    /// What each of `count` further enrolled pods, each with an identity of its own, costs its node.
-    pub fn enrolled_pod(&mut self, count: u32) -> Result<OfNode> {
-        let before = self.idle_node()?;
+    /// What a node uses with `count` further enrolled pods, each with an identity of its own.
+    pub fn node_with_pods(&mut self, count: u32) -> Result<OfNode> {
         let pods: Vec<Pod> = (0..count).map(|n| self.idle_pod(n)).collect::<Result<_>>()?;
-        let after = self.idle_node()?;
+        let with_pods = self.idle_node()?;
         pods.into_iter().try_for_each(Pod::delete)?;
-        let each = |after: u64, before: u64| after.saturating_sub(before) / u64::from(count);
-        Ok(OfNode {
-            proxy: each(after.proxy, before.proxy),
-            agent: each(after.agent, before.agent),
-        })
+        Ok(with_pods)
     }
 
     fn idle_pod(&self, n: u32) -> Result<Pod> {
