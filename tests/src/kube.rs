@@ -5,6 +5,8 @@
 //!   authority  the cluster's certificates and its key for tokens
 //!   cluster    the servers, started, paused, stopped, made to forget
 //!   control_plane  the real weft-control over it
+//!   kubelet    runs pods in namespaces of the lab, with the network plugins of its node
+//!   binder     gives pods that nobody scheduled to the nodes, in turn
 //!   objects    namespaces, service accounts, bound tokens, manifests
 //!   relay      the way to the API server, which can be held and cut: a half-open watch, a lost network
 //! ```
@@ -14,14 +16,18 @@
 
 mod assets;
 mod authority;
+mod binder;
 mod cluster;
 mod control_plane;
+mod kubelet;
 mod objects;
 mod relay;
 mod wait;
 
+pub use binder::Binder;
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
+pub use kubelet::Kubelet;
 pub use objects::Account;
 pub use relay::Relay;
 pub use wait::eventually;

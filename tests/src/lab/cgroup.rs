@@ -28,12 +28,17 @@ impl Cgroup {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Kills its processes and removes it.
+    pub(super) fn clear(&self) {
+        remove(&self.path);
+    }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if !self.ground.is_kept() {
-            remove(&self.path);
+            self.clear();
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt, chown},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -39,7 +40,7 @@ pub struct Node {
     proxy_cgroup: Cgroup,
     agent_cgroup: Cgroup,
     cgroup: Cgroup,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     ground: Arc<Ground>,
 }
 
@@ -87,7 +88,7 @@ impl Lab {
             moved: 0,
             name,
             index,
-            namespace,
+            namespace: Arc::new(namespace),
             ground,
         })
     }
@@ -282,8 +283,23 @@ impl Node {
         Ok(out)
     }
 
-    pub(super) fn next_host(&self) -> u8 {
+    /// The last byte of an address that no pod of this node has had.
+    pub(crate) fn next_host(&self) -> u8 {
         self.pods.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn shared_namespace(&self) -> Arc<Namespace> {
+        self.namespace.clone()
+    }
+
+    /// A command that runs in the node's own namespace, as root.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        self.place(&self.agent_cgroup, User::Root).command(program)
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn index(&self) -> u8 {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::Arc,
 };
 
@@ -19,16 +19,15 @@ pub struct Sandbox {
     v4: String,
     v6: String,
     cgroup: Cgroup,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     ground: Arc<Ground>,
 }
 
 impl Node {
     /// Makes a place with the `host`th address of this node; `id` is nobody else's in this lab.
     pub(crate) fn sandbox(&self, name: &str, id: &str, host: u8) -> Result<Sandbox> {
-        let ground = self.ground().clone();
         let index = self.index();
-        let namespace = Namespace::new(&ground, id)?;
+        let namespace = Namespace::new(self.ground(), id)?;
         // The kernel allows 15 characters.
         let link: String = format!("v-{id}").chars().take(15).collect();
         self.namespace().ip(&format!(
@@ -44,6 +43,24 @@ impl Node {
              route add default via 10.1.{index}.1
              route add default via fd01:{index}::1"
         ))?;
+        self.sandbox_in(Arc::new(namespace), name, id, [v4, v6])
+    }
+
+    /// Makes a place in the node's own namespace, with its addresses.
+    pub(crate) fn host_sandbox(&self, name: &str, id: &str) -> Result<Sandbox> {
+        let index = self.index();
+        let at = [format!("10.0.0.{index}"), format!("fd00::{index}")];
+        self.sandbox_in(self.shared_namespace(), name, id, at)
+    }
+
+    fn sandbox_in(
+        &self,
+        namespace: Arc<Namespace>,
+        name: &str,
+        id: &str,
+        [v4, v6]: [String; 2],
+    ) -> Result<Sandbox> {
+        let ground = self.ground().clone();
         let cgroup = Cgroup::new(&ground, &format!("{}/pods/{id}", self.name()))?;
         Ok(Sandbox { name: name.to_owned(), v4, v6, cgroup, namespace, ground })
     }
@@ -99,6 +116,18 @@ impl Sandbox {
         self.place().start(&name, program, |command| {
             command.args(args);
         })
+    }
+
+    /// Starts a program as a user; it may be given more by `with`.
+    pub(crate) fn start_as(
+        &self,
+        user: User,
+        name: &str,
+        program: &str,
+        with: impl FnOnce(&mut Command),
+    ) -> Result<Process> {
+        let place = Place { user, ..self.place() };
+        place.start(&format!("{}-{name}", self.name), program, with)
     }
 
     /// The same, with a pipe to its standard input: [`Process::input`].
@@ -157,6 +186,11 @@ impl Sandbox {
             cgroup: &self.cgroup,
             user: User::Root,
         }
+    }
+
+    /// Kills what runs inside.
+    pub(crate) fn evict(&self) {
+        self.cgroup.clear();
     }
 
     pub(super) fn is_kept(&self) -> bool {

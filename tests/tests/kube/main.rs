@@ -6,3 +6,4 @@ mod mesh;
 mod roots;
 mod the_api_server_itself;
 mod the_control_plane_watches;
+mod the_kubelet_itself;

@@ -55,7 +55,7 @@ async fn a_paused_api_server_says_nothing_and_goes_on_where_it_was() -> Result<(
 }
 
 #[tokio::test]
-async fn a_watch_from_before_what_was_forgotten_is_answered_410() -> Result<()> {
+async fn a_watch_and_a_page_from_before_what_was_forgotten_are_answered_410() -> Result<()> {
     let mut cluster = Cluster::own().await?;
     let notes = Api::<ConfigMap>::namespaced(cluster.client()?, "default");
     let before = notes.list(&ListParams::default()).await?.metadata.resource_version;
@@ -65,7 +65,12 @@ async fn a_watch_from_before_what_was_forgotten_is_answered_410() -> Result<()> 
     let mut events = pin!(notes.watch(&WatchParams::default(), &before).await?);
     let event = tokio::time::timeout(LONG, events.try_next()).await??;
     ensure!(matches!(event, Some(WatchEvent::Added(_))), "{event:?}");
+    notes.create(&PostParams::default(), &note("latest")).await?;
+    let first = notes.list(&ListParams::default().limit(1)).await?.metadata;
     cluster.forget().await?;
+    let next = ListParams::default().limit(1).continue_token(&first.continue_.unwrap_or_default());
+    let Err(kube::Error::Api(status)) = notes.list(&next).await else { panic!("a page was known") };
+    assert_eq!(status.code, 410, "{status:?}");
     let mut events = pin!(notes.watch(&WatchParams::default(), &before).await?);
     let event = tokio::time::timeout(LONG, events.try_next()).await??;
     let Some(WatchEvent::Error(status)) = event else { panic!("{event:?}") };
