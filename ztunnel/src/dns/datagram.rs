@@ -40,13 +40,12 @@ pub struct RawReplies {
 
 /// Asks the kernel for each datagram's destination.
 pub(super) fn watch_destination(socket: &UdpSocket) -> io::Result<()> {
-    let fd = socket.as_raw_fd();
     match socket.local_addr()? {
-        SocketAddr::V4(_) => setsockopt(fd, sockopt::Ipv4OrigDstAddr, &true)?,
+        SocketAddr::V4(_) => setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)?,
         SocketAddr::V6(_) => {
-            setsockopt(fd, sockopt::Ipv6OrigDstAddr, &true)?;
+            setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
             // For IPv4 on a socket of both families; one that is IPv6 only refuses it and needs none.
-            let _ = setsockopt(fd, sockopt::Ipv4OrigDstAddr, &true);
+            let _ = setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true);
         }
     }
     Ok(())
@@ -63,7 +62,7 @@ pub(super) async fn receive(socket: &UdpSocket) -> io::Result<Received> {
             let flags = MsgFlags::MSG_DONTWAIT;
             let message = recvmsg::<SockaddrStorage>(fd, &mut into, Some(&mut control), flags)?;
             let from = message.address.as_ref().and_then(to_std);
-            let to = message.cmsgs().find_map(|c| destination(&c));
+            let to = message.cmsgs()?.find_map(|c| destination(&c));
             let (from, length) = (from.ok_or(io::ErrorKind::InvalidData)?, message.bytes);
             let to = to.map_or_else(|| socket.local_addr(), Ok)?;
             bytes.truncate(length);
@@ -88,9 +87,9 @@ fn destination(control: &ControlMessageOwned) -> Option<SocketAddr> {
 
 fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
     match address.family()? {
-        AddressFamily::Inet => address
-            .as_sockaddr_in()
-            .map(|a| SocketAddr::new(Ipv4Addr::from(a.ip()).into(), a.port())),
+        AddressFamily::Inet => {
+            address.as_sockaddr_in().map(|a| SocketAddr::new(a.ip().into(), a.port()))
+        }
         AddressFamily::Inet6 => {
             address.as_sockaddr_in6().map(|a| SocketAddr::new(a.ip().into(), a.port()))
         }

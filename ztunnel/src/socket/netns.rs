@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::{
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -58,6 +59,9 @@ impl Netns {
         let socket = self.open(Domain::for_address(to), Type::STREAM, Protocol::TCP)?;
         if transparency == Transparency::Transparent {
             transparent(&socket, to)?;
+            // Else every connection from one client's address takes a port of its own from the pod, whichever
+            // program it goes to, and a busy client soon finds none left.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         }
         self.descriptors.taken(&socket);
         set_options(&SockRef::from(&socket), &self.options)?;
