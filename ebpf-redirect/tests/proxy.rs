@@ -316,7 +316,7 @@ fn receive_query(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<(SocketAddr,
         (_, Some(v6)) => std::net::SocketAddrV6::from(*v6).into(),
         (None, None) => return Err(io::ErrorKind::InvalidData.into()),
     };
-    let asked = message.cmsgs().find_map(|control| match control {
+    let asked = message.cmsgs()?.find_map(|control| match control {
         ControlMessageOwned::Ipv4OrigDstAddr(to) => {
             let ip = IpAddr::from(to.sin_addr.s_addr.to_ne_bytes());
             Some(SocketAddr::new(ip, u16::from_be(to.sin_port)))
