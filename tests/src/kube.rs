@@ -5,6 +5,7 @@
 //!   authority  the cluster's certificates and its key for tokens
 //!   cluster    the servers, started, paused, stopped, made to forget
 //!   control_plane  the real weft-control over it
+//!   agent      the node's agent, which follows the API server
 //!   kubelet    runs pods in namespaces of the lab, with the network plugins of its node
 //!   binder     gives pods that nobody scheduled to the nodes, in turn
 //!   objects    namespaces, service accounts, bound tokens, manifests
@@ -14,6 +15,7 @@
 //! Every cluster has a loopback address of its own, derived from the process id: clusters run side by side,
 //! and a restarted server never finds its port taken.
 
+mod agent;
 mod assets;
 mod authority;
 mod binder;

@@ -47,10 +47,15 @@ pub struct Node {
 impl Lab {
     /// Makes the `index`th node (from 1) and starts agent and proxy on it.
     pub fn node(&self, index: u8, control: &Control) -> Result<Node> {
-        let mut node = self.bare_node(index)?.furnish(control)?;
+        let mut node = self.furnished_node(index, control)?;
         node.start_agent()?;
         node.start_proxy()?;
         Ok(node)
+    }
+
+    /// Makes the `index`th node, with the files of agent and proxy, which do not run.
+    pub fn furnished_node(&self, index: u8, control: &Control) -> Result<Node> {
+        self.bare_node(index)?.furnish(control)
     }
 
     /// Makes the `index`th node, on which nothing of the mesh runs.
@@ -107,25 +112,30 @@ impl Node {
 
     /// Starts the agent (again).
     pub fn start_agent(&mut self) -> Result<()> {
+        let pods = format!("--pods={}", self.pods_dir().display());
+        let agent = self.start_agent_told(&[format!("--node={}", self.name), pods])?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Starts an agent that is told this, beside where the node's things are, and waits until it listens.
+    pub(crate) fn start_agent_told(&self, told: &[String]) -> Result<Process> {
         let program = binary("weft-redirect")?;
         let args = [
             "run".to_owned(),
-            format!("--node={}", self.name),
             format!("--host-netns={}", self.namespace.path().display()),
             format!("--cgroup={}", self.cgroup.path().display()),
             format!("--proxy-cgroup={}", self.proxy_cgroup.path().display()),
             format!("--bpffs={}", self.pins().display()),
             format!("--zds={}", self.socket().display()),
-            format!("--pods={}", self.pods_dir().display()),
             format!("--proxy-uid={NOBODY}"),
             format!("--proxy-gid={NOBODY}"),
         ];
         let place = self.place(&self.agent_cgroup, User::Root);
         let name = format!("{}-agent", self.name);
-        let agent = place.start(&name, &program.to_string_lossy(), |command| {
-            command.args(&args);
+        let mut agent = place.start(&name, &program.to_string_lossy(), |command| {
+            command.args(&args).args(told);
         })?;
-        let agent = self.agent.insert(agent);
         let socket = self.dir.join("zds.sock");
         let listens = wait_for("the agent listens for a proxy", LONG, || {
             (socket.exists() || !agent.is_running()).then_some(())
@@ -135,7 +145,8 @@ impl Node {
                 ensure!(agent.is_running(), "the agent ended at once");
                 Ok(())
             })
-            .with_context(|| agent.log())
+            .with_context(|| agent.log())?;
+        Ok(agent)
     }
 
     /// Starts the proxy (again) and waits until it is ready.
@@ -219,15 +230,19 @@ impl Node {
 
     /// Starts the proxy and waits for nothing.
     pub fn launch_proxy(&mut self) -> Result<()> {
+        self.proxy = Some(self.spawn_proxy()?);
+        Ok(())
+    }
+
+    /// Starts a proxy that is not the node's own to stop.
+    pub fn spawn_proxy(&self) -> Result<Process> {
         let program = binary("ztunnel")?;
         let config = self.dir.join(format!("ztunnel-{}.yaml", self.moved));
         let place = self.place(&self.proxy_cgroup, User::Nobody);
         let name = format!("{}-proxy", self.name);
-        let proxy = place.start(&name, &program.to_string_lossy(), |command| {
+        place.start(&name, &program.to_string_lossy(), |command| {
             command.arg("--config").arg(&config).env("RUST_LOG", "info,ztunnel=debug");
-        })?;
-        self.proxy = Some(proxy);
-        Ok(())
+        })
     }
 
     /// The running agent.

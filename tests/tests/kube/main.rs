@@ -1,5 +1,6 @@
 //! On Kubernetes, with a real API server: one module a promise.
 
+mod a_label_is_all_that_it_takes;
 mod identities;
 mod leases;
 mod mesh;
