@@ -18,9 +18,9 @@ pub struct Connection {
     pub pod: Arc<str>,
     pub direction: Direction,
     pub source: Option<SocketAddr>,
-    /// Where the application asked to go.
+    /// Where the caller asked to go; of an inbound tunnel, where it came to.
     pub original: SocketAddr,
-    /// Where it goes: the tunnel's far end, or the destination itself.
+    /// Where it goes: out to the tunnel's far end or the destination itself, in to the pod's application.
     pub actual: Option<SocketAddr>,
     pub security: Security,
     pub since: Instant,
@@ -90,7 +90,11 @@ impl Connections {
             direction: parties.direction,
             source: parties.source.address,
             original,
-            actual: parties.hbone.or(parties.destination.address),
+            actual: match parties.direction {
+                Direction::Outbound => parties.hbone.or(parties.destination.address),
+                // The tunnel's own port is the same for all and would tell nothing.
+                Direction::Inbound => parties.destination.address,
+            },
             security: parties.security,
             since: Instant::now(),
             bytes_to_server: 0,

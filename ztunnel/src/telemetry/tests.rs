@@ -126,6 +126,17 @@ fn an_open_connection_is_listed_and_leaves_even_if_its_task_is_cut() {
 }
 
 #[test]
+fn an_open_inbound_connection_names_the_applications_port() {
+    let telemetry = telemetry();
+    let bytes = Arc::new(crate::telemetry::Carried::default());
+    let came_to = at("10.0.0.2:15008");
+    let worker = telemetry.worker(0);
+    let _live = worker.open("uid".into(), came_to, &parties(Direction::Inbound), bytes);
+    let open = telemetry.connections();
+    assert_eq!((open[0].original, open[0].actual), (came_to, Some(at("10.0.0.2:8080"))));
+}
+
+#[test]
 fn a_refused_connection_is_counted_with_its_flag_and_its_fault() {
     let telemetry = telemetry();
     telemetry.worker(0).ended(&refused());
