@@ -7,6 +7,7 @@
 //!   enrollment  whether a pod is to be in the mesh, as its labels say
 //!   policy   who may call whom at layer 4       change   one step from a View to the next
 //!   dump     a View as text: `/config_dump`, and the file that a proxy without a control plane reads
+//!   table    a map of few entries            texts    what many resources say, in memory once
 //!   view     all of it at one instant, immutable, indexed for the questions that a connection asks
 //! ```
 //!
@@ -25,6 +26,8 @@ pub mod enrollment;
 mod names;
 mod policy;
 mod service;
+mod table;
+mod texts;
 mod view;
 mod workload;
 
@@ -41,6 +44,8 @@ pub use service::{
     AppProtocol, GatewayAddress, HealthPolicy, IpFamilies, LoadBalancing, Mode, Ports,
     RoutingScope, Service, ServicePort, Visibility, WeightedWaypoint,
 };
+pub use table::Table;
+pub use texts::Texts;
 pub use view::{Endpoint, View};
 pub use workload::{
     ApplicationTunnel, Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadType,

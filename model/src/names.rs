@@ -29,7 +29,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, max = $max:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
+        pub struct $name(pub(crate) Arc<str>);
 
         impl $name {
             pub fn new(value: &str) -> Result<Self, NameError> {
@@ -126,10 +126,17 @@ name!(
     /// What tells one workload from another, for example `Kubernetes//Pod/shop/web-0`.
     WorkloadUid, "workload uid", max = 1024, printable);
 
+impl From<WorkloadUid> for Arc<str> {
+    /// The same text, not a copy of it.
+    fn from(uid: WorkloadUid) -> Self {
+        uid.0
+    }
+}
+
 /// A network in which addresses are unique. The default network's name is empty.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Network(Arc<str>);
+pub struct Network(pub(crate) Arc<str>);
 
 impl Network {
     pub fn new(value: &str) -> Result<Self, NameError> {
@@ -159,7 +166,7 @@ impl fmt::Display for Network {
 /// A fully qualified DNS name in lower case, without the final dot; its first label may be `*`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 #[serde(transparent)]
-pub struct Hostname(Arc<str>);
+pub struct Hostname(pub(crate) Arc<str>);
 
 impl Hostname {
     /// Takes upper case and a final dot, as DNS does (RFC 4343), and stores neither.
@@ -228,8 +235,8 @@ impl fmt::Display for ServiceName {
 /// A policy's key: `<namespace>/<name>`. The namespace is empty for a policy of the whole mesh.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PolicyName {
-    namespace: Arc<str>,
-    name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
 }
 
 impl PolicyName {
@@ -290,7 +297,7 @@ serde_by_text!(ServiceName, PolicyName, Identity, TrustDomain);
 
 /// A SPIFFE trust domain. SPIFFE-ID 2.1: at most 255 bytes of `a-z 0-9 . - _`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct TrustDomain(Arc<str>);
+pub struct TrustDomain(pub(crate) Arc<str>);
 
 impl TrustDomain {
     /// Takes a name, never a whole SPIFFE ID.

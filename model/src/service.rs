@@ -1,10 +1,12 @@
 //! A name, the addresses it is reached at, and how to choose among its endpoints.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Hostname, Identity, Namespace, NetworkAddress, NetworkCidr, PortName, ServiceName};
+use crate::{
+    Hostname, Identity, Namespace, NetworkAddress, NetworkCidr, PortName, ServiceName, Table,
+};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {
@@ -79,7 +81,7 @@ pub enum AppProtocol {
 }
 
 /// An endpoint's own map from service port to target port.
-pub type Ports = BTreeMap<u16, u16>;
+pub type Ports = Table<u16, u16>;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LoadBalancing {

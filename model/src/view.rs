@@ -2,7 +2,11 @@
 
 use std::{hash::Hash, net::IpAddr, sync::Arc};
 
-use imbl::{HashMap, OrdMap, OrdSet};
+use imbl::{HashMap, OrdMap};
+
+mod few;
+
+use few::{Few, Left};
 
 use crate::{
     Authorization, Change, Hostname, Namespace, NetworkAddress, NetworkCidr, PolicyName, Ports,
@@ -21,13 +25,13 @@ pub struct View {
     services: HashMap<ServiceName, Arc<Service>>,
     policies: HashMap<PolicyName, Arc<Authorization>>,
 
-    workloads_by_address: HashMap<NetworkAddress, OrdSet<WorkloadUid>>,
-    workloads_by_name: HashMap<(Namespace, Arc<str>), OrdSet<WorkloadUid>>,
-    workloads_by_hostname: HashMap<Hostname, OrdSet<WorkloadUid>>,
-    services_by_vip: HashMap<NetworkAddress, OrdSet<ServiceName>>,
+    workloads_by_address: HashMap<NetworkAddress, Few<WorkloadUid>>,
+    workloads_by_name: HashMap<(Namespace, Arc<str>), Few<WorkloadUid>>,
+    workloads_by_hostname: HashMap<Hostname, Few<WorkloadUid>>,
+    services_by_vip: HashMap<NetworkAddress, Few<ServiceName>>,
     /// Few in any mesh, so they are searched one by one.
     cidr_vips: imbl::Vector<(NetworkCidr, ServiceName)>,
-    services_by_hostname: HashMap<Hostname, OrdSet<ServiceName>>,
+    services_by_hostname: HashMap<Hostname, Few<ServiceName>>,
     /// May name a service that is not known yet: the order of resources is free.
     endpoints: HashMap<ServiceName, OrdMap<WorkloadUid, Arc<Workload>>>,
     /// Counts the addresses that were freed.
@@ -36,7 +40,7 @@ pub struct View {
     retired: OrdMap<u64, NetworkAddress>,
     retired_at: HashMap<NetworkAddress, u64>,
     /// Policies that apply without being listed by a workload, by namespace; "" is the whole mesh.
-    policies_by_namespace: HashMap<Arc<str>, OrdSet<PolicyName>>,
+    policies_by_namespace: HashMap<Arc<str>, Few<PolicyName>>,
 }
 
 /// How many freed addresses are remembered; beyond it the oldest is forgotten.
@@ -81,7 +85,7 @@ impl View {
     /// The pod that the node agent announced by namespace and name; never found by address, which can be reused.
     pub fn pod(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Workload>> {
         let uids = self.workloads_by_name.get(&(namespace.clone(), Arc::from(name)))?;
-        uids.iter().filter_map(|uid| self.workloads.get(uid)).min_by_key(|w| !w.is_pod())
+        uids.into_iter().filter_map(|uid| self.workloads.get(uid)).min_by_key(|w| !w.is_pod())
     }
 
     /// The workload that a host name means; of several, as for [`View::workload_at`].
@@ -89,9 +93,9 @@ impl View {
         self.first_of(self.workloads_by_hostname.get(hostname)?)
     }
 
-    fn first_of(&self, owners: &OrdSet<WorkloadUid>) -> Option<&Arc<Workload>> {
+    fn first_of(&self, owners: &Few<WorkloadUid>) -> Option<&Arc<Workload>> {
         owners
-            .iter()
+            .into_iter()
             .filter_map(|uid| self.workloads.get(uid))
             .min_by_key(|w| (!w.is_pod(), matches!(w.tunnel, TunnelProtocol::None)))
     }
@@ -373,24 +377,21 @@ fn name_of(workload: &Workload) -> (Namespace, Arc<str>) {
     (workload.namespace.clone(), workload.name.clone())
 }
 
-fn insert<K: Hash + Eq + Clone, V: Ord + Clone>(
-    index: &mut HashMap<K, OrdSet<V>>,
-    key: K,
-    value: V,
-) {
-    index.entry(key).or_default().insert(value);
+fn insert<K: Hash + Eq + Clone, V: Ord + Clone>(index: &mut HashMap<K, Few<V>>, key: K, value: V) {
+    if let Some(values) = index.get_mut(&key) {
+        values.insert(value);
+    } else {
+        index.insert(key, Few::One(value));
+    }
 }
 
 fn remove<K: Hash + Eq + Clone, V: Ord + Clone>(
-    index: &mut HashMap<K, OrdSet<V>>,
+    index: &mut HashMap<K, Few<V>>,
     key: &K,
     value: &V,
 ) {
-    if let Some(values) = index.get_mut(key) {
-        values.remove(value);
-        if values.is_empty() {
-            index.remove(key);
-        }
+    if index.get_mut(key).is_some_and(|values| values.remove(value) == Left::None) {
+        index.remove(key);
     }
 }
 

@@ -1,12 +1,12 @@
 //! What runs, where, and as whom.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     GatewayAddress, Hostname, Identity, Namespace, Network, NetworkAddress, PolicyName, Ports,
-    ServiceAccountName, ServiceName, TrustDomain, WorkloadUid,
+    ServiceAccountName, ServiceName, Table, TrustDomain, WorkloadUid,
 };
 
 /// One place where an application runs: a pod, a virtual machine, or an address outside of the mesh.
@@ -40,7 +40,7 @@ pub struct Workload {
     /// Weight among the endpoints of a service; 0 receives nothing. Default 1.
     pub capacity: u32,
     /// The services that this workload is an endpoint of, each with its own port map.
-    pub services: BTreeMap<ServiceName, Ports>,
+    pub services: Table<ServiceName, Ports>,
     /// Policies that select this workload. One that is not in the View denies: see `View::policies_of`.
     pub policies: Vec<PolicyName>,
 }
@@ -78,7 +78,7 @@ impl Workload {
             locality: Locality::default(),
             health: Health::Healthy,
             capacity: 1,
-            services: BTreeMap::new(),
+            services: Table::new(),
             policies: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@ mod exhaustion;
 mod far;
 mod fixture;
 mod leaks;
+mod lean;
 mod memory;
 mod policy;
 mod pool;

@@ -47,7 +47,7 @@ pub(super) fn workload(
     let name = entry.metadata.key();
     let uid = format!("{}/networking.istio.io/ServiceEntry/{name}/{suffix}", at.mesh.cluster_id);
     let base = base(at, &name, &uid, spec, &spec.labels, field, report)?;
-    Some(Workload { services, ..with_address(base, address) })
+    Some(Workload { services: services.into(), ..with_address(base, address) })
 }
 
 pub(super) fn workload_entry(at: At<'_>, name: &Name) -> Compiled {
@@ -62,7 +62,7 @@ pub(super) fn workload_entry(at: At<'_>, name: &Name) -> Compiled {
         let services = selection::services_of_entry(at, entry);
         Some(Workload {
             policies: selection::policies_of(at, &name.namespace, labels, &services.selecting),
-            services: services.ports,
+            services: services.ports.into(),
             ..with_address(base, address)
         })
     };

@@ -66,7 +66,7 @@ fn workload(at: At<'_>, pod: &Pod, report: &mut Report) -> Option<Workload> {
         locality: labels::pod_locality(at, pod),
         health: health(at, pod, &services.selecting),
         policies: selection::policies_of(at, &meta.namespace, &meta.labels, &services.selecting),
-        services: services.ports,
+        services: services.ports.into(),
         ..Workload::new(
             uid,
             &meta.name,

@@ -131,7 +131,7 @@ fn workload(w: WorkloadDump, services: BTreeMap<ServiceName, Ports>) -> Workload
         locality: w.locality,
         health: w.status,
         capacity: w.capacity,
-        services,
+        services: services.into(),
         policies: w.authorization_policies,
     }
 }

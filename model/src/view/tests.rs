@@ -180,7 +180,7 @@ fn a_wildcard_service_is_found_by_any_name_below_it_and_after_an_exact_one() {
 fn an_endpoint_may_arrive_before_its_service_and_leaves_with_its_workload() {
     let name = service("shop", "240.0.0.1").key();
     let mut web = pod("web-0", "10.0.0.1");
-    web.services = BTreeMap::from([(name.clone(), Ports::from([(80, 8080)]))]);
+    web.services = crate::Table::from([(name.clone(), Ports::from([(80, 8080)]))]);
     let mut view = view([Change::Workload(web.clone().into())]);
     let ports: Vec<_> = view.endpoints(&name).map(|e| e.ports.clone()).collect();
     assert_eq!(ports, [Ports::from([(80, 8080)])]);

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use weft_model::{
     ApplicationTunnel, GatewayAddress, Health, Hostname, Locality, Namespace, NetworkMode,
-    PolicyName, Ports, ServiceAccountName, ServiceName, TrustDomain, TunnelProtocol, Workload,
-    WorkloadType, WorkloadUid,
+    PolicyName, Ports, ServiceAccountName, ServiceName, Table, TrustDomain, TunnelProtocol,
+    Workload, WorkloadType, WorkloadUid,
 };
 
 use super::{
@@ -138,17 +138,17 @@ fn locality(m: pb::Locality) -> Locality {
     Locality { region: m.region.into(), zone: m.zone.into(), subzone: m.subzone.into() }
 }
 
-fn services(named: &BTreeMap<String, pb::PortList>) -> Result<BTreeMap<ServiceName, Ports>, Bad> {
+fn services(named: &BTreeMap<String, pb::PortList>) -> Result<Table<ServiceName, Ports>, Bad> {
     let mut services = BTreeMap::new();
     for (service, list) in named {
-        let mut ports = Ports::new();
+        let mut ports = BTreeMap::new();
         for port in &list.ports {
             let from = wire::port("services.service_port", port.service_port)?;
             ports.insert(from, wire::port("services.target_port", port.target_port)?);
         }
-        services.insert(wire::name("services", service.parse::<ServiceName>())?, ports);
+        services.insert(wire::name("services", service.parse::<ServiceName>())?, ports.into());
     }
-    Ok(services)
+    Ok(services.into())
 }
 
 /// Encodes a workload. Values that the wire takes as default are left out.

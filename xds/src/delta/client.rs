@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
-use weft_model::{Change, PolicyName, ResourceKey, ServiceName};
+use weft_model::{Change, PolicyName, ResourceKey, ServiceName, Texts};
 
 use crate::{
     codec::{self, DecodeError, Problem, ResourceType},
@@ -23,6 +23,7 @@ pub struct Client {
     node: Node,
     addresses: Held,
     policies: Held,
+    texts: Texts,
 }
 
 /// One type's resources.
@@ -35,9 +36,26 @@ struct Held {
 #[derive(Debug)]
 enum Entry {
     /// In force. If `newer_refused`, a later form of it was refused.
-    Accepted { key: ResourceKey, version: String, body: Bytes, newer_refused: Option<DecodeError> },
+    Accepted(Accepted),
     /// Never accepted in any form. `stands_in`: a policy that denies is in force in its place.
-    Refused { error: DecodeError, stands_in: Option<ResourceKey> },
+    Refused { error: Box<DecodeError>, stands_in: Option<Box<ResourceKey>> },
+}
+
+/// There are as many as the mesh has workloads: what is seldom there is boxed.
+#[derive(Debug)]
+struct Accepted {
+    kind: KeyKind,
+    version: Arc<str>,
+    body: Arc<[u8]>,
+    newer_refused: Option<Box<DecodeError>>,
+}
+
+/// Which kind of key the name of an accepted resource is. It was compared with the key when it was accepted.
+#[derive(Clone, Copy, Debug)]
+enum KeyKind {
+    Workload,
+    Service,
+    Policy,
 }
 
 /// Whether the server has answered for a type.
@@ -55,9 +73,9 @@ pub enum Answered {
 pub struct Kept {
     pub kind: ResourceType,
     pub name: Arc<str>,
-    pub version: String,
+    pub version: Arc<str>,
     /// As received: fields that we do not know survive.
-    pub body: Bytes,
+    pub body: Arc<[u8]>,
 }
 
 /// What a response came to.
@@ -81,20 +99,22 @@ const NACK_CHARS_MAX: usize = 4096;
 
 impl Client {
     pub fn new(node: Node) -> Self {
-        Self { node, addresses: Held::default(), policies: Held::default() }
+        let (addresses, policies) = (Held::default(), Held::default());
+        Self { node, addresses, policies, texts: Texts::default() }
     }
 
     /// Takes what was kept at an earlier run, as if a server had sent it.
     pub fn restore(&mut self, kept: Kept) -> Result<Vec<Change>, DecodeError> {
-        let change = decode_named(kept.kind, &kept.name, &kept.body)?;
-        Ok(self.of_mut(kept.kind).accept(kept.name, change, kept.version, kept.body))
+        let mut change = decode_named(kept.kind, &kept.name, &kept.body)?;
+        self.texts.share(&mut change);
+        Ok(self.of_mut(kept.kind).accept(kept.name, change, kept.version, kept.body).collect())
     }
 
     /// What is in force, to be kept.
     pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
         ResourceType::ALL.into_iter().flat_map(move |kind| {
             self.of(kind).entries.iter().filter_map(move |(name, entry)| match entry {
-                Entry::Accepted { version, body, .. } => Some(Kept {
+                Entry::Accepted(Accepted { version, body, .. }) => Some(Kept {
                     kind,
                     name: name.clone(),
                     version: version.clone(),
@@ -110,10 +130,11 @@ impl Client {
         let entries = [&self.policies, &self.addresses].into_iter().flat_map(|h| &h.entries);
         entries.filter_map(|(name, entry)| match entry {
             Entry::Refused { error, .. } => {
-                Some(Refused { name: name.clone(), error: error.clone() })
+                Some(Refused { name: name.clone(), error: (**error).clone() })
             }
-            Entry::Accepted { newer_refused, .. } => {
-                newer_refused.clone().map(|error| Refused { name: name.clone(), error })
+            Entry::Accepted(Accepted { newer_refused, .. }) => {
+                let error = newer_refused.as_deref()?.clone();
+                Some(Refused { name: name.clone(), error })
             }
         })
     }
@@ -152,10 +173,13 @@ impl Client {
             reply.error_detail = Some(status(format!("type {url:?} was not asked for")));
             return Received { changes: Vec::new(), reply, refused: Vec::new() };
         };
-        let held = self.of_mut(kind);
+        let held = match kind {
+            ResourceType::Address => &mut self.addresses,
+            ResourceType::Authorization => &mut self.policies,
+        };
         let (mut changes, mut refused) = (Vec::new(), Vec::new());
         for bytes in response.resources {
-            refused.extend(held.take(kind, bytes, &mut changes).err());
+            refused.extend(held.take(kind, bytes, &mut self.texts, &mut changes).err());
         }
         for name in response.removed_resources {
             changes.extend(held.drop_named(&name).map(Change::Remove));
@@ -185,16 +209,36 @@ impl Entry {
     /// a newer one is sent again; or no version for what merely stands in, so that we hear of its removal.
     fn claim(&self, name: &Arc<str>) -> Option<(String, String)> {
         match self {
-            Self::Accepted { version, .. } => Some((name.to_string(), version.clone())),
+            Self::Accepted(of) => Some((name.to_string(), of.version.to_string())),
             Self::Refused { stands_in: Some(_), .. } => Some((name.to_string(), String::new())),
             Self::Refused { stands_in: None, .. } => None,
         }
     }
 
-    fn key(&self) -> Option<&ResourceKey> {
+    /// What is in force under its name.
+    fn key(&self, name: &str) -> Option<ResourceKey> {
         match self {
-            Self::Accepted { key, .. } => Some(key),
-            Self::Refused { stands_in, .. } => stands_in.as_ref(),
+            Self::Accepted(of) => of.key(name),
+            Self::Refused { stands_in, .. } => stands_in.as_deref().cloned(),
+        }
+    }
+}
+
+impl Accepted {
+    fn new(key: &ResourceKey, version: Arc<str>, body: Arc<[u8]>) -> Self {
+        let kind = match key {
+            ResourceKey::Workload(_) => KeyKind::Workload,
+            ResourceKey::Service(_) => KeyKind::Service,
+            ResourceKey::Policy(_) => KeyKind::Policy,
+        };
+        Self { kind, version, body, newer_refused: None }
+    }
+
+    fn key(&self, name: &str) -> Option<ResourceKey> {
+        match self.kind {
+            KeyKind::Workload => name.parse().ok().map(ResourceKey::Workload),
+            KeyKind::Service => name.parse().ok().map(ResourceKey::Service),
+            KeyKind::Policy => name.parse().ok().map(ResourceKey::Policy),
         }
     }
 }
@@ -205,6 +249,7 @@ impl Held {
         &mut self,
         kind: ResourceType,
         bytes: Bytes,
+        texts: &mut Texts,
         changes: &mut Vec<Change>,
     ) -> Result<(), Refused> {
         let resource = Resource::decode(bytes).map_err(|e| {
@@ -223,8 +268,10 @@ impl Held {
             None => (Vec::new(), Err(DecodeError::new(&name, "resource", Problem::Missing))),
         };
         match decoded {
-            Ok(change) => {
-                changes.extend(self.accept(name, change, resource.version, body.into()));
+            Ok(mut change) => {
+                texts.share(&mut change);
+                let (version, body) = (resource.version.into(), body.into());
+                changes.extend(self.accept(name, change, version, body));
                 Ok(())
             }
             Err(error) => {
@@ -239,14 +286,22 @@ impl Held {
         &mut self,
         name: Arc<str>,
         change: Change,
-        version: String,
-        body: Bytes,
-    ) -> Vec<Change> {
+        version: Arc<str>,
+        body: Arc<[u8]>,
+    ) -> impl Iterator<Item = Change> {
         let key = change.key();
-        let entry = Entry::Accepted { key: key.clone(), version, body, newer_refused: None };
-        let before = self.entries.insert(name, entry);
-        let stale = before.and_then(|entry| entry.key().filter(|old| **old != key).cloned());
-        stale.map(Change::Remove).into_iter().chain([change]).collect()
+        let entry = Entry::Accepted(Accepted::new(&key, version, body));
+        let before = self.entries.get(&name).and_then(|before| before.key(&name));
+        let stale = before.filter(|old| *old != key);
+        let name = match key {
+            // The View has the same text.
+            ResourceKey::Workload(uid) => uid.into(),
+            ResourceKey::Service(_) | ResourceKey::Policy(_) => name,
+        };
+        // With its name, which an insertion alone would leave as it was.
+        self.entries.remove(&name);
+        self.entries.insert(name, entry);
+        stale.map(Change::Remove).into_iter().chain([change])
     }
 
     /// Takes note that a resource was refused. What was accepted under its name stays in force; where there
@@ -258,8 +313,9 @@ impl Held {
         body: &[u8],
         error: DecodeError,
     ) -> Option<Change> {
-        if let Some(Entry::Accepted { newer_refused, .. }) = self.entries.get_mut(&name) {
-            *newer_refused = Some(error);
+        let error = Box::new(error);
+        if let Some(Entry::Accepted(of)) = self.entries.get_mut(&name) {
+            of.newer_refused = Some(error);
             return None;
         }
         let policy = match kind {
@@ -269,14 +325,15 @@ impl Held {
             }
         };
         let change = policy.map(|policy| Change::Policy(Arc::new(policy)));
-        let entry = Entry::Refused { error, stands_in: change.as_ref().map(Change::key) };
-        let before = self.entries.insert(name, entry);
-        let stood_in = before.and_then(|entry| entry.key().cloned()).map(Change::Remove);
+        let stands_in = change.as_ref().map(|change| Box::new(change.key()));
+        let before = self.entries.get(&name).and_then(|before| before.key(&name));
+        self.entries.insert(name, Entry::Refused { error, stands_in });
+        let stood_in = before.map(Change::Remove);
         change.or(stood_in)
     }
 
     fn drop_named(&mut self, name: &str) -> Option<ResourceKey> {
-        self.entries.remove(name).and_then(|entry| entry.key().cloned())
+        self.entries.remove(name).and_then(|entry| entry.key(name))
     }
 }
 

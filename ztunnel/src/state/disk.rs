@@ -107,20 +107,28 @@ impl Disk {
 
     /// The bytes of a file that holds these.
     pub(super) fn encode(&self, resources: impl Iterator<Item = Kept>) -> Vec<u8> {
-        let mut resources: Vec<_> = resources
-            .map(|kept| ResourceRecord {
-                type_url: kept.kind.type_url().to_owned(),
+        let mut kept: Vec<_> = resources.collect();
+        let url = |kept: &Kept| kept.kind.type_url();
+        kept.sort_by(|a, b| (url(a), &a.name).cmp(&(url(b), &b.name)));
+        let mut bytes = vec![0; HEADER_BYTES];
+        let of_cluster = Record { cluster_id: self.cluster_id.clone(), resources: Vec::new() };
+        bytes.extend(of_cluster.encode_to_vec());
+        // One by one, as fields of one message that is never there as a whole: it would be as large as the mesh.
+        for kept in kept {
+            let resources = vec![ResourceRecord {
+                type_url: url(&kept).to_owned(),
                 name: kept.name.to_string(),
-                version: kept.version,
-                body: kept.body,
-            })
-            .collect();
-        resources.sort_by(|a, b| (&a.type_url, &a.name).cmp(&(&b.type_url, &b.name)));
-        let body = Record { cluster_id: self.cluster_id.clone(), resources }.encode_to_vec();
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&xxh64(&body, 0).to_be_bytes());
-        bytes.extend(body);
+                version: kept.version.to_string(),
+                body: Bytes::copy_from_slice(&kept.body),
+            }];
+            let one = Record { cluster_id: String::new(), resources };
+            bytes.reserve(one.encoded_len());
+            one.encode_raw(&mut bytes);
+        }
+        let (header, body) = bytes.split_at_mut(HEADER_BYTES);
+        let (magic, checksum) = header.split_at_mut(MAGIC.len());
+        magic.copy_from_slice(MAGIC);
+        checksum.copy_from_slice(&xxh64(body, 0).to_be_bytes());
         bytes
     }
 
@@ -163,8 +171,8 @@ fn kept(record: ResourceRecord) -> Option<Kept> {
     Some(Kept {
         kind: ResourceType::from_type_url(&record.type_url)?,
         name: record.name.into(),
-        version: record.version,
-        body: record.body,
+        version: record.version.into(),
+        body: record.body.as_ref().into(),
     })
 }
 
@@ -177,7 +185,7 @@ mod tests {
             kind: ResourceType::Address,
             name: "a".into(),
             version: "1".into(),
-            body: Bytes::from_static(b"body"),
+            body: b"body".as_slice().into(),
         }
     }
 

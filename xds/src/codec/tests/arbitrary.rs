@@ -89,7 +89,7 @@ fn application_tunnel() -> impl Strategy<Value = ApplicationTunnel> {
 }
 
 fn ports() -> impl Strategy<Value = Ports> {
-    proptest::collection::btree_map(any::<u16>(), any::<u16>(), 0..3)
+    proptest::collection::btree_map(any::<u16>(), any::<u16>(), 0..3).prop_map(Ports::from)
 }
 
 pub(crate) fn workload() -> impl Strategy<Value = Workload> {
@@ -116,7 +116,8 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         (w.trust_domain, w.network) = (who.4, who.5);
         (w.addresses, w.hostname, w.node, w.workload_name, w.capacity) = place;
         (w.application_tunnel, w.waypoint, w.network_gateway) = ways;
-        (w.services, w.policies) = refs;
+        w.services = refs.0.into();
+        w.policies = refs.1;
         (w.tunnel, w.native_tunnel, w.network_mode, w.workload_type, w.health) = kinds;
         (w.canonical_name, w.canonical_revision) = (labels.0, labels.1);
         w.cluster_id = labels.3.as_str().into();

@@ -1,9 +1,7 @@
-use std::collections::BTreeMap;
-
 use prost::Message;
 use weft_model::{
-    Action, Authorization, Hostname, Namespace, NetworkAddress, PolicyName, Rule, Scope, Service,
-    ServiceAccountName, ServiceName, Workload, WorkloadUid,
+    Action, Authorization, Hostname, Namespace, NetworkAddress, PolicyName, Ports, Rule, Scope,
+    Service, ServiceAccountName, ServiceName, Workload, WorkloadUid,
 };
 
 use super::*;
@@ -29,7 +27,7 @@ fn workload(i: u8, policies: &[&str]) -> codec::Encoded {
     let mut w = Workload::new(uid, "web", namespace(), ServiceAccountName::new("web").unwrap());
     w.addresses = vec![[10, 0, 0, i].into()];
     w.node = format!("node-{i}").into();
-    w.services = [(service_name(), BTreeMap::new())].into();
+    w.services = [(service_name(), Ports::new())].into();
     w.policies = policies.iter().map(|p| PolicyName::new("shop", p).unwrap()).collect();
     codec::encode_workload(&w)
 }

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use hickory_proto::op::ResponseCode;
 use proptest::prelude::*;
 use weft_model::{
@@ -39,8 +37,7 @@ fn pod(name: &str, addresses: &[&str], of: &[&Service]) -> Workload {
     let account = ServiceAccountName::new("web").unwrap();
     let mut pod = Workload::new(uid, name, namespace("shop"), account);
     pod.addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-    pod.services =
-        of.iter().map(|s| (s.key(), ModelPorts::from([(443, 8443)]))).collect::<BTreeMap<_, _>>();
+    pod.services = of.iter().map(|s| (s.key(), ModelPorts::from([(443, 8443)]))).collect();
     pod
 }
 
