@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::task::LocalSet;
-use ztunnel::{app, config::Config, telemetry::Logging};
+use ztunnel::{app, config::Config, memory, telemetry::Logging};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -38,6 +38,7 @@ fn start() -> Result<()> {
         Logging::new(&config.log, io::stdout()).context("the log cannot be started")?;
     let logging = Arc::new(logging);
     tracing::dispatcher::set_global_default(dispatch).context("the log is started twice")?;
+    memory::give_back_soon();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

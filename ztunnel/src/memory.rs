@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tikv_jemalloc_ctl::{Access as _, AsName as _};
 use tokio::{sync::watch, time::sleep};
 
 use crate::telemetry::{Recorder, allocated_bytes};
@@ -20,6 +21,21 @@ pub enum Pressure {
 
 /// Between two looks: a connection's buffers fill in about this time at most, and a look costs some 10 us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long pages that were freed wait to be used again before the kernel has them back. The allocator's own 10 s
+/// would show a burst, such as a dump of the whole mesh, as use long after it; a busy relay takes its buffers
+/// again within milliseconds.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// Sets how soon freed memory goes back, for the threads that are started from here on and for this one.
+pub fn give_back_soon() {
+    let within = isize::try_from(GIVEN_BACK_WITHIN.as_millis()).unwrap_or(isize::MAX);
+    for setting in ["arenas.dirty_decay_ms\0", "arena.0.dirty_decay_ms\0"] {
+        if let Err(error) = setting.name().write(within) {
+            tracing::warn!(setting, %error, "the allocator gives memory back as late as it likes");
+        }
+    }
+}
 
 /// Tells `pressure` of each change, for ever. `limit_bytes` is of what the program has allocated: pages that the
 /// allocator keeps for later would look like use long after the connections that filled them have left.
