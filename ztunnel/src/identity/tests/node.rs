@@ -218,6 +218,8 @@ async fn new_roots_are_trusted_by_all_identities_before_the_node_says_so() {
     let old = control.authority();
     let roots = old.bundle().to_pem();
     let node = node_with(settings(address, dir.path(), &roots, Duration::from_secs(4)));
+    // Without a pod that has it, an identity is forgotten when its renewal is due, which is when new roots come too.
+    let _hold = node.identities.hold_for(&web(), Priority::Warmup, &Arc::from("u-1"));
     let svid = node.identities.svid(&web()).await.unwrap();
     assert_eq!(svid.bundle(), old.bundle());
     let domain = TrustDomain::default();
