@@ -1,6 +1,6 @@
 //! rustls configurations for the tunnel, made from an [`Svid`]; who the peer is after the handshake.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{error::Error, net::Ipv4Addr, sync::Arc, time::SystemTime};
 
 use rustls::{
     CertificateError as TlsCertificateError, ClientConfig, DigitallySignedStruct,
@@ -68,8 +68,14 @@ pub fn server_config(svid: &Svid) -> Arc<ServerConfig> {
 
 /// [`server_config`] with another clock than the system's.
 pub fn server_config_at(svid: &Svid, clock: Arc<dyn TimeProvider>) -> Arc<ServerConfig> {
-    let verifier =
-        ClientProof { bundle: svid.bundle().clone(), own: svid.identity().trust_domain().clone() };
+    let verifier = ClientProof {
+        bundle: svid.bundle().clone(),
+        own: svid.identity().trust_domain().clone(),
+        verify: |chain, bundle, own, now| {
+            verify_client(chain, bundle, own, now).map(drop).map_err(refused)
+        },
+        unproven: Unproven::Refused,
+    };
     let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])
         .expect(BAD_PROVIDER)
@@ -156,14 +162,33 @@ impl ServerCertVerifier for ServerProof {
     }
 }
 
-/// Accepts a client of the server's own trust domain; there is always one to be proven.
+/// Accepts a client whose chain `verify` accepts.
 #[derive(Debug)]
-struct ClientProof {
-    bundle: Bundle,
-    own: TrustDomain,
+pub(crate) struct ClientProof {
+    pub(crate) bundle: Bundle,
+    /// The server's own trust domain.
+    pub(crate) own: TrustDomain,
+    pub(crate) verify: VerifyChain,
+    pub(crate) unproven: Unproven,
+}
+
+/// Of a client's chain, leaf first, by these roots and for this trust domain.
+pub(crate) type VerifyChain =
+    fn(&[CertificateDer<'_>], &Bundle, &TrustDomain, SystemTime) -> Result<(), TlsError>;
+
+/// What becomes of a client that sends no certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unproven {
+    Refused,
+    /// A stranger, until something else says who it is.
+    Accepted,
 }
 
 impl ClientCertVerifier for ClientProof {
+    fn client_auth_mandatory(&self) -> bool {
+        self.unproven == Unproven::Refused
+    }
+
     /// None: a client has one certificate, and hints would tell a stranger our CA's name.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
@@ -176,7 +201,7 @@ impl ClientCertVerifier for ClientProof {
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
         let chain = chain(end_entity, intermediates);
-        verify_client(&chain, &self.bundle, &self.own, system(now)).map_err(refused)?;
+        (self.verify)(&chain, &self.bundle, &self.own, system(now))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -212,7 +237,7 @@ fn chain<'a>(
 }
 
 /// Our own error inside rustls', so that whoever logs the handshake's failure can name the peer.
-fn refused(error: VerifyError) -> TlsError {
+pub(crate) fn refused(error: impl Error + Send + Sync + 'static) -> TlsError {
     TlsError::InvalidCertificate(TlsCertificateError::Other(OtherError(Arc::new(error))))
 }
 
