@@ -29,8 +29,8 @@ struct Replica {
     tasks: JoinSet<()>,
 }
 
-fn replica(client: Client, name: &str, pace: Pace) -> Replica {
-    let (lease, held) = Lease::new(client, "default", "weft-test", name, pace);
+fn replica(client: Client, duty: &str, name: &str, pace: Pace) -> Replica {
+    let (lease, held) = Lease::new(client, "default", duty, name, pace);
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         stopped.await.ok();
@@ -45,18 +45,29 @@ async fn gained(replica: &mut Replica) -> Result<Instant> {
     Ok(Instant::now())
 }
 
-async fn holder(cluster: &Cluster) -> Result<Option<String>> {
-    let record = Api::<Record>::namespaced(cluster.client()?, "default").get("weft-test").await?;
+/// One that nobody else has, also on a cluster that is not ours.
+fn duty(of: &str) -> String {
+    format!("weft-test-{of}-{}", std::process::id())
+}
+
+/// A cluster that is not ours is left as it was.
+fn forget(cluster: &Cluster, duty: &str) -> Result<()> {
+    cluster.kubectl(&["delete", "lease", "-n", "default", duty]).map(drop)
+}
+
+async fn holder(cluster: &Cluster, duty: &str) -> Result<Option<String>> {
+    let record = Api::<Record>::namespaced(cluster.client()?, "default").get(duty).await?;
     Ok(record.spec.and_then(|spec| spec.holder_identity))
 }
 
 #[tokio::test]
 async fn one_of_two_has_the_duty_and_a_killed_one_is_replaced_when_its_time_is_over() -> Result<()>
 {
-    let cluster = Cluster::own().await?;
-    let mut one = replica(cluster.client()?, "one", PACE);
+    let cluster = Cluster::start().await?;
+    let duty = duty("killed");
+    let mut one = replica(cluster.client()?, &duty, "one", PACE);
     gained(&mut one).await?;
-    let mut two = replica(cluster.client()?, "two", PACE);
+    let mut two = replica(cluster.client()?, &duty, "two", PACE);
     let early = timeout(PACE.duration * 2, two.held.gained()).await;
     ensure!(early.is_err() && one.held.now(), "two have it, or the first has lost it");
     let killed = Instant::now();
@@ -65,23 +76,26 @@ async fn one_of_two_has_the_duty_and_a_killed_one_is_replaced_when_its_time_is_o
     // Its last renewal was before it was killed, but not long before.
     let waited = replaced - killed + PACE.renew_within;
     ensure!(waited >= PACE.duration, "{waited:?} after its last renewal");
-    assert_eq!(holder(&cluster).await?.as_deref(), Some("two"));
-    Ok(())
+    assert_eq!(holder(&cluster, &duty).await?.as_deref(), Some("two"));
+    drop(two);
+    forget(&cluster, &duty)
 }
 
 #[tokio::test]
 async fn one_that_is_stopped_gives_the_duty_up_at_once() -> Result<()> {
-    let cluster = Cluster::own().await?;
+    let cluster = Cluster::start().await?;
+    let duty = duty("stopped");
     // Whoever had to wait for the end of its time would wait in vain.
     let pace = Pace { duration: LONG * 2, ..PACE };
-    let mut one = replica(cluster.client()?, "one", pace);
+    let mut one = replica(cluster.client()?, &duty, "one", pace);
     gained(&mut one).await?;
-    let mut two = replica(cluster.client()?, "two", pace);
+    let mut two = replica(cluster.client()?, &duty, "two", pace);
     one.stop.send(()).ok();
     one.tasks.join_next().await.context("it was started")??;
     ensure!(!one.held.now());
     gained(&mut two).await?;
-    Ok(())
+    drop(two);
+    forget(&cluster, &duty)
 }
 
 #[tokio::test]
@@ -90,9 +104,10 @@ async fn one_that_loses_the_api_server_stops_before_another_begins() -> Result<(
     let (relay, kubeconfig) = cluster.relay()?;
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &options);
-    let mut one = replica(Client::try_from(config.await?)?, "one", PACE);
+    let duty = duty("lost");
+    let mut one = replica(Client::try_from(config.await?)?, &duty, "one", PACE);
     gained(&mut one).await?;
-    let mut two = replica(cluster.client()?, "two", PACE);
+    let mut two = replica(cluster.client()?, &duty, "two", PACE);
     relay.hold();
     let held = Instant::now();
     let lost = async {
