@@ -4,13 +4,12 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::eventually;
+use super::{assets::mortal, eventually};
 use crate::lab::{Ground, LONG, Process, binary};
 
 /// A control plane; killed when dropped.
@@ -26,7 +25,7 @@ impl ControlPlane {
     /// it listens; it is ready when it has read everything.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
         let ground = Ground::new()?;
-        let mut command = Command::new(binary("weft-control")?);
+        let mut command = mortal(&binary("weft-control")?);
         command
             .args(["run", "--kubernetes", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))

@@ -1,17 +1,12 @@
 //! A mesh's control plane over a real API server, in this process, and nodes that ask it.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Api;
 use prost_types::{ListValue, Struct, Value, value::Kind};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -81,7 +76,8 @@ pub(crate) async fn node_token(cluster: &Cluster) -> Result<String> {
 pub(crate) struct Control {
     listen: SocketAddr,
     admin: SocketAddr,
-    data: PathBuf,
+    /// Its keys; gone with it, also when a test fails.
+    _data: TempDir,
     stop: oneshot::Sender<()>,
     process: JoinSet<Result<()>>,
 }
@@ -92,10 +88,7 @@ impl Control {
     }
 
     pub(crate) async fn with(cluster: &Cluster, ca: CaSource, lost_root: LostRoot) -> Result<Self> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let data = format!("weft-kube-{}-{number}", std::process::id());
-        let data = std::env::temp_dir().join(data);
+        let data = tempfile::tempdir().context("make the data folder")?;
         let access = Access::Kubeconfig(cluster.kubeconfig().to_owned());
         let accounts = NodeAccounts {
             namespace: MESH.to_owned(),
@@ -105,7 +98,7 @@ impl Control {
         let any = "127.0.0.1:0".parse()?;
         let running = start(Options {
             source: Source::Kubernetes(access.clone()),
-            data: data.clone(),
+            data: data.path().to_owned(),
             keys: Keys::Cluster { access, accounts, ca, lost_root },
             listen: any,
             server_names: vec!["control.mesh".to_owned()],
@@ -113,9 +106,7 @@ impl Control {
             mesh: Named::new("Kubernetes", TrustDomain::default()),
             self_check: LONG,
         })
-        .await
-        // Some tests are about a start that is refused: it leaves nothing behind either.
-        .inspect_err(|_| drop(std::fs::remove_dir_all(&data)))?;
+        .await?;
         let (listen, admin) = (running.listen(), running.admin());
         let (stop, stopped) = oneshot::channel();
         let until = async {
@@ -123,13 +114,12 @@ impl Control {
         };
         let mut process = JoinSet::new();
         process.spawn(running.until(until));
-        Ok(Self { listen, admin, data, stop, process })
+        Ok(Self { listen, admin, _data: data, stop, process })
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.stop.send(()).ok();
-        self.process.join_next().await.context("it was started")???;
-        std::fs::remove_dir_all(&self.data).context("remove the data folder")
+        self.process.join_next().await.context("it was started")??
     }
 
     async fn channel(&self, cluster: &Cluster, proof: Option<&NodeSvid>) -> Result<Channel> {
