@@ -11,6 +11,7 @@
 
 mod connection;
 mod folder;
+mod inheritance;
 mod keeper;
 mod kubernetes;
 mod packet;

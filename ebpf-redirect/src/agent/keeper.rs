@@ -1,6 +1,6 @@
 //! The owner of the node and its pods: enrolls, repairs, releases, and says what became of each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use weft_xds::zds::WorkloadInfo;
 
 use super::chain;
+use super::inheritance::Inheritance;
 use super::roster::{News, Offer, Roster};
 use super::source::Source;
 use super::wanted::{Ask, Standing, Status, Wanted, WantedPod};
@@ -50,6 +51,7 @@ pub(super) struct Keeper {
     watches: JoinSet<()>,
     /// Pods whose network changed since the last repair.
     touched: HashSet<PodUid>,
+    inheritance: Inheritance,
 }
 
 impl Keeper {
@@ -68,6 +70,7 @@ impl Keeper {
             pods: BTreeMap::new(),
             watches: JoinSet::new(),
             touched: HashSet::new(),
+            inheritance: Inheritance::Unknown,
         }
     }
 
@@ -97,14 +100,8 @@ impl Keeper {
 
     /// Takes up pods that an earlier agent left and that are not wanted any more.
     fn resume(&mut self, wanted: &Wanted) {
-        let names = self.node.pinned_pods().unwrap_or_else(|error| {
-            error!(error = chain(&error), "pinned pods cannot be listed");
-            Vec::new()
-        });
-        for name in names {
-            let Ok(uid) = PodUid::parse(&name) else { continue };
-            let is_wanted = wanted.pods.contains_key(&uid) || wanted.elsewhere.contains(&uid);
-            if is_wanted || self.pods.contains_key(&uid) {
+        for uid in self.pinned() {
+            if wanted.contains(&uid) || self.pods.contains_key(&uid) {
                 continue;
             }
             match Draining::resume(&mut self.node, &uid) {
@@ -116,6 +113,24 @@ impl Keeper {
         self.resumed = true;
     }
 
+    fn pinned(&self) -> BTreeSet<PodUid> {
+        let names = self.node.pinned_pods().unwrap_or_else(|error| {
+            error!(error = chain(&error), "pinned pods cannot be listed");
+            Vec::new()
+        });
+        names.iter().filter_map(|name| PodUid::parse(name).ok()).collect()
+    }
+
+    /// Proxies may be told that they know all, once we do.
+    fn conclude(&mut self) {
+        let is_taken_up = |uid: &PodUid| matches!(self.pods.get(uid), Some(Held::Enrolled { .. }));
+        let Some(missing) = self.inheritance.settle(is_taken_up, Instant::now()) else { return };
+        for uid in missing {
+            error!(pod = %uid, "the pod is captured and cannot be served: it is closed");
+        }
+        self.roster.complete();
+    }
+
     async fn follow(&mut self) {
         let wanted = match self.source.read() {
             Ok(wanted) => wanted,
@@ -124,8 +139,12 @@ impl Keeper {
                 return;
             }
         };
-        if !self.resumed && wanted.standing == Standing::Whole {
-            self.resume(&wanted);
+        if wanted.standing == Standing::Whole {
+            if !self.resumed {
+                self.resume(&wanted);
+            }
+            let pinned = self.pinned().into_iter().filter(|uid| wanted.contains(uid));
+            self.inheritance.expect(pinned.collect(), Instant::now());
         }
         let unwanted: Vec<PodUid> = self
             .pods
@@ -152,6 +171,7 @@ impl Keeper {
                 }
             }
         }
+        self.conclude();
     }
 
     async fn settle(&mut self, ask: Ask) {
@@ -385,6 +405,7 @@ impl Keeper {
             }
         }
         self.drain_further();
+        self.conclude();
     }
 
     fn drain_further(&mut self) {

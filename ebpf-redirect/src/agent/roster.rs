@@ -2,7 +2,8 @@
 //!
 //! A pod that joins is told to the newest proxy only, since two must not accept for one pod; a pod that
 //! leaves is told to all that know it. A proxy that becomes the newest because that one left is told of
-//! the pods that it does not know.
+//! the pods that it does not know. "That is all" is said only when it is, and to whom all was told: a proxy drops
+//! whatever it was not told of.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,9 @@ use weft_xds::zds::WorkloadInfo;
 use crate::netns::Netns;
 use crate::pod::PodUid;
 use crate::sockets::Listener;
+
+#[cfg(test)]
+mod tests;
 
 /// Orders that a proxy has not taken yet. One that lets so many pile up is cut off, and then told anew.
 const ORDERS_MAX: usize = 8192;
@@ -58,11 +62,32 @@ struct Proxy {
     orders: mpsc::Sender<Order>,
     /// The pods that it was told of, with the namespace's cookie.
     told: HashMap<PodUid, u64>,
+    snapshot: Snapshot,
 }
+
+/// Whether a proxy was told that it knows all pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    Owed,
+    Sent,
+}
+
+/// Whether the pods that are offered are all there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Extent {
+    /// This agent has just begun: of others nobody knows yet.
+    #[default]
+    Growing,
+    Whole,
+}
+
+/// The proxy's queue is full, or it went.
+#[derive(Debug)]
+struct CutOff;
 
 impl Proxy {
     /// Nothing is lost when it is full: its end is then closed, and the proxy comes back for a snapshot.
-    fn tell(&mut self, order: Order) -> Result<(), mpsc::error::TrySendError<Order>> {
+    fn tell(&mut self, order: Order) -> Result<(), CutOff> {
         match &order {
             Order::Add(offer) => {
                 self.told.insert(offer.uid.clone(), offer.netns.cookie());
@@ -70,18 +95,48 @@ impl Proxy {
             Order::Delete(uid) => {
                 self.told.remove(uid);
             }
-            Order::SnapshotSent => {}
+            Order::SnapshotSent => self.snapshot = Snapshot::Sent,
         }
-        self.orders.try_send(order)
+        self.orders.try_send(order).map_err(|_| CutOff)
+    }
+
+    /// Tells of the pods that it does not know, and that these are all, if they are.
+    fn tell_all(
+        &mut self,
+        all: &BTreeMap<PodUid, Arc<Offer>>,
+        extent: Extent,
+    ) -> Result<(), CutOff> {
+        for offer in all.values() {
+            if self.told.get(&offer.uid) != Some(&offer.netns.cookie()) {
+                self.tell(Order::Add(Arc::clone(offer)))?;
+            }
+        }
+        match (extent, self.snapshot) {
+            (Extent::Whole, Snapshot::Owed) => self.tell(Order::SnapshotSent),
+            (Extent::Whole, Snapshot::Sent) | (Extent::Growing, _) => Ok(()),
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
     offers: BTreeMap<PodUid, Arc<Offer>>,
+    extent: Extent,
     /// In the order in which they came: the last is the newest.
     proxies: BTreeMap<ProxyId, Proxy>,
     next: u64,
+}
+
+impl State {
+    /// Others were not told of the pods that came after a newer one: they hear what they missed when they are the newest.
+    fn tell_newest(&mut self) {
+        let Self { offers, extent, proxies, .. } = self;
+        if let Some(mut newest) = proxies.last_entry()
+            && newest.get_mut().tell_all(offers, *extent).is_err()
+        {
+            newest.remove();
+        }
+    }
 }
 
 /// Shared by the keeper and the proxies' connections.
@@ -100,15 +155,14 @@ impl Roster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A proxy said hello: it is the newest from here on, and told of all pods.
+    /// A proxy said hello: it is the newest from here on, and told of all pods that are known.
     pub(super) fn join(&self) -> (ProxyId, mpsc::Receiver<Order>) {
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let mut state = self.state();
         let id = ProxyId(state.next);
         state.next += 1;
-        let mut proxy = Proxy { orders, told: HashMap::new() };
-        let snapshot = state.offers.values().cloned().map(Order::Add);
-        let told = snapshot.chain([Order::SnapshotSent]).try_for_each(|order| proxy.tell(order));
+        let mut proxy = Proxy { orders, told: HashMap::new(), snapshot: Snapshot::Owed };
+        let told = proxy.tell_all(&state.offers, state.extent);
         // More pods than orders: the proxy is closed at once, by its queue's end.
         if told.is_ok() {
             state.proxies.insert(id, proxy);
@@ -120,21 +174,19 @@ impl Roster {
     pub(super) fn leave(&self, id: ProxyId) {
         let mut state = self.state();
         state.proxies.remove(&id);
-        let State { offers, proxies, .. } = &mut *state;
-        let Some(mut newest) = proxies.last_entry() else {
+        if state.proxies.is_empty() {
             drop(state);
             self.tell_keeper(News::AllGone);
             return;
-        };
-        let proxy = newest.get_mut();
-        let unknown: Vec<_> = offers
-            .values()
-            .filter(|offer| proxy.told.get(&offer.uid) != Some(&offer.netns.cookie()))
-            .cloned()
-            .collect();
-        if unknown.into_iter().try_for_each(|offer| proxy.tell(Order::Add(offer))).is_err() {
-            newest.remove();
         }
+        state.tell_newest();
+    }
+
+    /// All pods are offered that are to be: whoever waits to hear it hears it.
+    pub(super) fn complete(&self) {
+        let mut state = self.state();
+        state.extent = Extent::Whole;
+        state.tell_newest();
     }
 
     /// A pod joined, or has new listeners.

@@ -32,6 +32,12 @@ pub(super) struct Wanted {
     pub(super) standing: Standing,
 }
 
+impl Wanted {
+    pub(super) fn contains(&self, uid: &PodUid) -> bool {
+        self.pods.contains_key(uid) || self.elsewhere.contains(uid)
+    }
+}
+
 /// Whether a pod that is not wanted is unwanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Standing {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{Api, api::ListParams};
 use weft_tests::{
     kube::{Cluster, Kubelet, Relay, eventually},
-    lab::{Control, LONG, Lab, Process, Signal},
+    lab::{Control, LONG, Lab, Loop, Process, Signal},
 };
 
 const REDIRECTION: &str = "ambient.istio.io/redirection";
@@ -18,7 +18,7 @@ struct Scene {
     proxy: Option<Process>,
     agent: Option<Process>,
     kubelet: Kubelet,
-    _control: Control,
+    control: Control,
     /// The node's way to the API server.
     kubeconfig: PathBuf,
     _relay: Relay,
@@ -39,7 +39,7 @@ impl Scene {
             proxy: None,
             agent,
             kubelet,
-            _control: control,
+            control,
             kubeconfig,
             _relay: relay,
             _lab: lab,
@@ -67,6 +67,19 @@ impl Scene {
 
     fn agent_log(&self) -> String {
         self.kubelet.node().agent_log()
+    }
+
+    /// Waits until agents have enrolled so many pods; one that the next agent takes up counts again.
+    async fn has_enrolled(&self, count: usize) -> Result<()> {
+        eventually(&format!("{count} pods are enrolled"), LONG, async || {
+            (self.agent_log().matches(" enrolled ").count() == count).then_some(())
+        })
+        .await
+        .with_context(|| self.agent_log())
+    }
+
+    fn proxy_log(&self) -> String {
+        self.kubelet.node().proxy_log()
     }
 
     fn pods(&self, namespace: &str) -> Result<Api<Pod>> {
@@ -122,6 +135,25 @@ spec:
         })
         .await
         .with_context(|| self.agent_log())
+    }
+
+    /// The proxies' control plane, which reads manifests here, learns of what the API server has of these.
+    fn tell_control_plane(&self, namespace: &str, pods: &[&str]) -> Result<()> {
+        let manifests = self.control.manifests();
+        let told = |object: &[&str]| {
+            let manifest = self
+                .cluster
+                .kubectl(&[&["get", "-o", "json", "-n", namespace], object].concat())?;
+            manifests.apply(&object.join("-"), &manifest)
+        };
+        told(&["namespace", namespace])?;
+        pods.iter().try_for_each(|pod| told(&["pod", pod]))
+    }
+
+    /// Clients in a pod that call another one, connection after connection.
+    fn load(&self, from: (&str, &str), to: (&str, &str), threads: u8) -> Result<Loop> {
+        let (from, to) = (self.kubelet.sandbox(from.0, from.1)?, self.kubelet.sandbox(to.0, to.1)?);
+        from.hammer(&format!("{}:80", to.v4()), threads, "in-the-clear")
     }
 
     /// Whether a pod gets an answer from another one, within two seconds.
@@ -241,6 +273,41 @@ async fn what_is_known_stays_in_force_while_the_api_server_is_away() -> Result<(
     scene.label(&["namespace", "shop"], "istio.io/dataplane-mode-")?;
     scene.becomes_announced("shop", "client", false).await?;
     ensure!(scene.reaches(CLIENT, FAR)?, "what came after the outage is not heard");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_begins_while_the_api_server_is_away_leaves_proxies_what_they_have()
+-> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
+    scene.becomes_announced("shop", "client", true).await?;
+    scene.tell_control_plane("shop", &["client"])?;
+    let load = scene.load(CLIENT, FAR, 1)?;
+    // The proxy has a stock of the pod's sockets from here on: an agent that knows nobody makes none.
+    load.answered(20, LONG)?;
+    load.stop()?.refuse_failures()?;
+    scene.cluster.stop()?;
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    let what = "the proxy dials the next agent, and is answered";
+    eventually(what, LONG, async || {
+        (scene.agent_log().matches("proxy connected").count() == 2).then_some(())
+    })
+    .await
+    .with_context(|| scene.agent_log())?;
+    for _ in 0..3 {
+        ensure!(scene.reaches(CLIENT, FAR)?, "the proxy dropped a pod: {}", scene.proxy_log());
+    }
+    scene.cluster.restart().await?;
+    scene.has_enrolled(4).await?;
+    let load = scene.load(CLIENT, FAR, 1)?;
+    load.answered(200, LONG).with_context(|| scene.agent_log())?;
+    load.stop()?.refuse_failures()?;
+    scene.kill_proxy()?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke without its proxy");
     Ok(())
 }
 
