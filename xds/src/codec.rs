@@ -23,6 +23,7 @@ use crate::proto;
 
 pub use encoded::Encoded;
 pub use error::{DecodeError, Problem};
+pub(crate) use policy::authorization_body;
 pub use policy::encode_authorization;
 pub use service::encode_service;
 pub use workload::encode_workload;

@@ -1,6 +1,7 @@
 //! Policies. What is not understood refuses the whole policy: a part left out could allow what was denied.
 
 use ipnet::IpNet;
+use prost::Message;
 use weft_model::{
     Action, Authorization, Clause, Field, Match, Namespace, PolicyName, Rule, Scope,
     ServiceAccountMatch, ServiceAccountName, StringMatch,
@@ -111,6 +112,11 @@ fn range(field: &'static str, m: &pb::Address) -> Result<IpNet, Bad> {
 pub fn encode_authorization(policy: &Authorization) -> Encoded {
     let message = message(policy);
     Encoded::new(ResourceType::Authorization, policy.name.to_string(), &message, FoundBy::default())
+}
+
+/// The message alone, as `decode_authorization` takes it.
+pub(crate) fn authorization_body(policy: &Authorization) -> Vec<u8> {
+    message(policy).encode_to_vec()
 }
 
 fn message(p: &Authorization) -> pb::Authorization {

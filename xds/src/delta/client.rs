@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
-use weft_model::{Change, PolicyName, ResourceKey, ServiceName, Texts};
+use weft_model::{Authorization, Change, PolicyName, ResourceKey, ServiceName, Texts};
 
 use crate::{
     codec::{self, DecodeError, Problem, ResourceType},
@@ -38,7 +38,7 @@ enum Entry {
     /// In force. If `newer_refused`, a later form of it was refused.
     Accepted(Accepted),
     /// Never accepted in any form. `stands_in`: a policy that denies is in force in its place.
-    Refused { error: Box<DecodeError>, stands_in: Option<Box<ResourceKey>> },
+    Refused { error: Box<DecodeError>, stands_in: Option<Arc<Authorization>> },
 }
 
 /// There are as many as the mesh has workloads: what is seldom there is boxed.
@@ -110,7 +110,8 @@ impl Client {
         Ok(self.of_mut(kept.kind).accept(kept.name, change, kept.version, kept.body).collect())
     }
 
-    /// What is in force, to be kept.
+    /// What is in force, to be kept. What stands in for a policy is kept as a policy without a version: after a
+    /// restart it denies all the same, and the server sends the policy again.
     pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
         ResourceType::ALL.into_iter().flat_map(move |kind| {
             self.of(kind).entries.iter().filter_map(move |(name, entry)| match entry {
@@ -120,7 +121,12 @@ impl Client {
                     version: version.clone(),
                     body: body.clone(),
                 }),
-                Entry::Refused { .. } => None,
+                Entry::Refused { stands_in, .. } => Some(Kept {
+                    kind,
+                    name: name.clone(),
+                    version: "".into(),
+                    body: codec::authorization_body(stands_in.as_deref()?).into(),
+                }),
             })
         })
     }
@@ -219,7 +225,9 @@ impl Entry {
     fn key(&self, name: &str) -> Option<ResourceKey> {
         match self {
             Self::Accepted(of) => of.key(name),
-            Self::Refused { stands_in, .. } => stands_in.as_deref().cloned(),
+            Self::Refused { stands_in, .. } => {
+                stands_in.as_ref().map(|policy| ResourceKey::Policy(policy.name.clone()))
+            }
         }
     }
 }
@@ -324,8 +332,8 @@ impl Held {
                 name.parse::<PolicyName>().ok().and_then(|policy| codec::stand_in(&policy, body))
             }
         };
-        let change = policy.map(|policy| Change::Policy(Arc::new(policy)));
-        let stands_in = change.as_ref().map(|change| Box::new(change.key()));
+        let stands_in = policy.map(Arc::new);
+        let change = stands_in.clone().map(Change::Policy);
         let before = self.entries.get(&name).and_then(|before| before.key(&name));
         self.entries.insert(name, Entry::Refused { error, stands_in });
         let stood_in = before.map(Change::Remove);

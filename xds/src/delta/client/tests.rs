@@ -175,11 +175,30 @@ fn a_policy_that_cannot_be_read_denies_until_it_can_or_is_gone() {
     };
     assert_eq!(receive(&mut client, sent("1", 5)), (Some(Action::Deny), true));
     assert_eq!(claims(&mut client, POLICY), [("shop/p".to_owned(), String::new())]);
-    assert_eq!(client.kept().count(), 0);
     assert_eq!(receive(&mut client, sent("2", 0)), (Some(Action::Allow), false));
     assert_eq!(receive(&mut client, removal(POLICY, "shop/p")), (None, false));
     assert_eq!(receive(&mut client, sent("3", 5)), (Some(Action::Deny), true));
     assert_eq!(receive(&mut client, removal(POLICY, "shop/p")), (None, false));
+}
+
+#[test]
+fn a_policy_that_never_could_be_read_denies_after_a_restart_too_and_is_asked_for_again() {
+    let mut before = Client::new(Node::default());
+    let broken = resource(POLICY, "shop/p", "1", policy("p", 1, 5));
+    before.receive(response(POLICY, "1", vec![broken.clone()]));
+    let mut after = Client::new(Node::default());
+    let kept: Vec<_> = before.kept().collect();
+    let mut view = View::default();
+    for kept in kept {
+        after.restore(kept).unwrap().into_iter().for_each(|change| view.apply(change));
+    }
+    let actions: Vec<_> = view.policies().map(|policy| policy.action).collect();
+    assert_eq!(actions, [Action::Deny]);
+    assert_eq!(claims(&mut after, POLICY), [("shop/p".to_owned(), String::new())]);
+    assert!(
+        after.receive(response(POLICY, "1", vec![broken])).changes.is_empty(),
+        "it denies still"
+    );
 }
 
 #[test]
