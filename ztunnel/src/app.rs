@@ -79,7 +79,7 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
         threads: threads.clone(),
         needs,
         identities: identities.clone(),
-        names: names(&config, &views, &telemetry),
+        names: names(&config, &views, &telemetry, &descriptors),
         recorder: telemetry.control(),
         views: views.clone(),
         network: config.node.network.clone(),
@@ -224,7 +224,12 @@ fn pending(
     pending
 }
 
-fn names(config: &Config, views: &Views, telemetry: &Telemetry) -> dns::Service {
+fn names(
+    config: &Config,
+    views: &Views,
+    telemetry: &Telemetry,
+    descriptors: &Descriptors,
+) -> dns::Service {
     // Read once: a node's own resolver changes with a reboot, and it is only asked when a pod's cannot be told.
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let views = views.clone();
@@ -233,6 +238,7 @@ fn names(config: &Config, views: &Views, telemetry: &Telemetry) -> dns::Service 
         fallback: dns::resolvers(&resolv_conf),
         view: Arc::new(move || views.current()),
         recorder: telemetry.control(),
+        descriptors: descriptors.clone(),
     }
 }
 

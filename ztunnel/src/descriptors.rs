@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
 };
 
@@ -26,6 +26,27 @@ pub struct Descriptors {
     /// The first that is not for a pod's connection.
     reserved: RawFd,
     short: Arc<AtomicBool>,
+    /// Asked for, and still to come.
+    promised: Arc<AtomicU32>,
+}
+
+/// So many descriptors will come; until it is dropped nobody else counts on the room for them.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    descriptors: Descriptors,
+    count: u32,
+}
+
+impl Promise {
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.descriptors.promised.fetch_sub(self.count, Relaxed);
+    }
 }
 
 impl Descriptors {
@@ -43,7 +64,7 @@ impl Descriptors {
         let limit = limit.unwrap_or(u64::MAX);
         let reserved = limit - RESERVED_MAX.min(limit / 8);
         let reserved = RawFd::try_from(reserved).unwrap_or(RawFd::MAX);
-        Self { reserved, short: Arc::default() }
+        Self { reserved, short: Arc::default(), promised: Arc::default() }
     }
 
     /// A pod's connection was given this one.
@@ -63,10 +84,21 @@ impl Descriptors {
         short
     }
 
+    /// Room for `wanted` more, or for as many as there is room for; `None` where that is none.
+    pub(crate) fn promise(&self, wanted: u32) -> Option<Promise> {
+        let count = wanted.min(self.room());
+        if count == 0 {
+            return None;
+        }
+        self.promised.fetch_add(count, Relaxed);
+        Some(Promise { descriptors: self.clone(), count })
+    }
+
     /// How many more pods' connections may take: as many, or fewer where some of those that follow are in use.
-    pub(crate) fn room(&self) -> u32 {
+    fn room(&self) -> u32 {
         let lowest = eventfd(0, EventfdFlags::CLOEXEC).map_or(RawFd::MAX, |fd| fd.as_raw_fd());
-        u32::try_from(self.reserved.saturating_sub(lowest)).unwrap_or(0)
+        let free = u32::try_from(self.reserved.saturating_sub(lowest)).unwrap_or(0);
+        free.saturating_sub(self.promised.load(Relaxed))
     }
 }
 

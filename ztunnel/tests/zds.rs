@@ -167,6 +167,7 @@ fn zds(path: &Path) -> Zds {
             fallback: Vec::new(),
             view: Arc::new(move || current.current()),
             recorder: telemetry.control(),
+            descriptors: Descriptors::of(None),
         },
         recorder: telemetry.control(),
         network: Network::default(),

@@ -29,3 +29,16 @@ fn they_are_short_from_the_first_reserved_one_until_a_lower_one_is_free() {
     assert!((1..900).contains(&most.room()));
     assert_eq!(none.room(), 0);
 }
+
+#[test]
+fn what_was_promised_is_nobody_elses_until_it_has_come() {
+    let some = Descriptors { reserved: 2_000, ..Descriptors::of(None) };
+    let first = some.promise(1_500).unwrap();
+    assert_eq!(first.count(), 1_500);
+    let second = some.promise(1_500).unwrap();
+    assert!((1..=500).contains(&second.count()), "{second:?}");
+    drop((first, second));
+    assert_eq!(some.promise(1_500).unwrap().count(), 1_500);
+    let none = Descriptors { reserved: 0, ..Descriptors::of(None) };
+    assert!(none.promise(1).is_none());
+}

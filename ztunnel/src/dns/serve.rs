@@ -25,6 +25,8 @@ use super::{
 };
 use crate::{
     config::{Dns, Switch},
+    descriptors::Descriptors,
+    socket::accept,
     telemetry::{Answered, DnsQuery, DnsTransport, Recorder},
 };
 
@@ -60,6 +62,7 @@ pub struct Service {
     pub fallback: Vec<SocketAddr>,
     pub view: Arc<dyn Fn() -> Arc<View> + Send + Sync>,
     pub recorder: Recorder,
+    pub descriptors: Descriptors,
 }
 
 impl fmt::Debug for Service {
@@ -219,7 +222,7 @@ impl<U: Upstreams> Server<U> {
                 // Biased: a connection that ends makes room for the next.
                 biased;
                 Some(()) = open.next(), if !open.is_empty() => {}
-                accepted = listener.accept(), if room => match accepted {
+                accepted = accept(&listener, &self.service.descriptors), if room => match accepted {
                     Ok((stream, _)) => open.push(async move {
                         // A client that goes away, or sends rubbish, ends its own connection only.
                         if let Err(error) = self.connection(stream, ours).await {

@@ -17,7 +17,11 @@ use tokio::{
 use weft_xds::zds::SocketKind;
 
 use super::{SocketError, kernel::set_options};
-use crate::{config::Tcp, descriptors::Descriptors, uid::PodUid};
+use crate::{
+    config::Tcp,
+    descriptors::{Descriptors, Promise},
+    uid::PodUid,
+};
 
 /// What the first request of a kind asks for; each further one asks for twice as many.
 const BATCH_FIRST: u32 = 4;
@@ -55,11 +59,11 @@ struct Stock {
     failures: u64,
 }
 
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 enum Request {
     #[default]
     None,
-    UnderWay,
+    UnderWay(Promise),
 }
 
 impl AgentSockets {
@@ -104,16 +108,15 @@ impl AgentSockets {
         let socket = stock.sockets.pop();
         // Half a batch early, so that a steady flow never waits.
         let low = stock.sockets.len() <= stock.batch as usize / 2;
-        if low && stock.request == Request::None {
+        if low && matches!(stock.request, Request::None) {
             let count = (stock.batch * 2).clamp(BATCH_FIRST, BATCH_LARGEST);
-            let count = count.min(self.descriptors.room());
-            if count == 0 {
+            let Some(promise) = self.descriptors.promise(count) else {
                 let none = || SocketError::NoSocket(Errno::MFILE.into());
                 return socket.map(Some).ok_or_else(none);
-            }
-            stock.request = Request::UnderWay;
-            stock.batch = count;
-            let need = Need { pod: self.pod.clone(), kind, count };
+            };
+            stock.batch = promise.count();
+            stock.request = Request::UnderWay(promise);
+            let need = Need { pod: self.pod.clone(), kind, count: stock.batch };
             // Without a receiver the proxy is stopping; who waits gives up by the deadline.
             drop(self.needs.send(need));
         }
@@ -139,8 +142,8 @@ impl AgentSockets {
     /// What was asked for is asked for again: the agent that was asked has gone.
     pub fn ask_again(&self) {
         for (kind, stock) in &mut *self.stock() {
-            if stock.request == Request::UnderWay {
-                let need = Need { pod: self.pod.clone(), kind: *kind, count: stock.batch };
+            if let Request::UnderWay(promise) = &stock.request {
+                let need = Need { pod: self.pod.clone(), kind: *kind, count: promise.count() };
                 drop(self.needs.send(need));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, IoSlice},
     net::{IpAddr, Shutdown, SocketAddr},
     os::fd::OwnedFd,
@@ -170,11 +170,41 @@ impl KernelListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
 
-    /// Whether a connection waits to be accepted.
-    fn is_called(&self) -> io::Result<bool> {
-        let mut asked = [PollFd::new(&self.listener, PollFlags::IN)];
-        Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
+/// Whether a connection waits to be accepted.
+fn is_called(listener: &TcpListener) -> io::Result<bool> {
+    let mut asked = [PollFd::new(listener, PollFlags::IN)];
+    Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
+}
+
+/// Accepts for a pod. Errors: also when somebody calls and only reserved descriptors are left. Cancel safe: dropping
+/// it loses no connection.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    descriptors: &Descriptors,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    // Each time that it is woken: by then others may have taken what was left.
+    let unreserved = |cx: &mut Context<'_>| {
+        if descriptors.are_short() {
+            Poll::Ready(Err(Errno::MFILE.into()))
+        } else {
+            listener.poll_accept(cx)
+        }
+    };
+    loop {
+        match poll_fn(unreserved).await {
+            // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want of one
+            // is nobody's, and must not cost those who were just let in.
+            Err(error) if wants_descriptor(&error) && !is_called(listener)? => {
+                sleep(LOOK_AGAIN_AFTER).await;
+            }
+            Ok((stream, peer)) => {
+                descriptors.taken(&stream);
+                return Ok((stream, peer));
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -189,22 +219,7 @@ impl Listener for KernelListener {
     type Stream = TcpEnd;
 
     async fn accept(&self) -> io::Result<Accepted<TcpEnd>> {
-        let (stream, peer) = loop {
-            let accepted = if self.descriptors.are_short() {
-                Err(Errno::MFILE.into())
-            } else {
-                self.listener.accept().await
-            };
-            match accepted {
-                // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want
-                // of one is nobody's, and must not cost those who were just let in.
-                Err(error) if wants_descriptor(&error) && !self.is_called()? => {
-                    sleep(LOOK_AGAIN_AFTER).await;
-                }
-                accepted => break accepted?,
-            }
-        };
-        self.descriptors.taken(&stream);
+        let (stream, peer) = accept(&self.listener, &self.descriptors).await?;
         let to = original_destination(&stream, self.capture)?;
         let (peer, to) = (PeerAddr::new(peer), OriginalDst::new(to));
         Ok(Accepted { stream: TcpEnd::new(stream), peer, to })

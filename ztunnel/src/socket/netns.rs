@@ -84,9 +84,14 @@ impl Netns {
         Ok(socket.into())
     }
 
-    /// A datagram socket of the pod's, to ask with.
+    /// A datagram socket of the pod's, to ask with. Errors: also when only reserved descriptors are left.
     pub(super) fn asker(&self, to: SocketAddr) -> io::Result<OwnedFd> {
-        Ok(self.open(Domain::for_address(to), Type::DGRAM, Protocol::UDP)?.into())
+        if self.descriptors.are_short() {
+            return Err(Errno::MFILE.into());
+        }
+        let socket = self.open(Domain::for_address(to), Type::DGRAM, Protocol::UDP)?;
+        self.descriptors.taken(&socket);
+        Ok(socket.into())
     }
 
     fn open(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {

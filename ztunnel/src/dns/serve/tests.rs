@@ -46,6 +46,10 @@ fn one_port() -> (StdUdpSocket, StdTcpListener) {
 }
 
 fn lab(config: Dns) -> Lab {
+    lab_within(config, Descriptors::of(None))
+}
+
+fn lab_within(config: Dns, descriptors: Descriptors) -> Lab {
     let (udp, tcp) = one_port();
     let dns = udp.local_addr().unwrap();
     let hostname = Hostname::new(MESH).unwrap();
@@ -58,6 +62,7 @@ fn lab(config: Dns) -> Lab {
         fallback: Vec::new(),
         view: Arc::new(move || view.clone()),
         recorder: telemetry.control(),
+        descriptors,
     };
     let client = Client {
         namespace: Namespace::new("shop").unwrap(),
@@ -117,6 +122,27 @@ async fn receive_from(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let (length, from) = socket.recv_from(&mut bytes).await.unwrap();
     bytes.truncate(length);
     (bytes, from)
+}
+
+#[tokio::test]
+async fn where_only_reserved_descriptors_are_left_connections_wait_and_datagrams_are_answered() {
+    local(async {
+        // All are reserved, which the first connection shows.
+        let lab = lab_within(Dns::default(), Descriptors::of(Some(0)));
+        let ask = query(7, MESH, RecordType::A);
+        let mut first = TcpStream::connect(lab.dns).await.unwrap();
+        write_message(&mut first, &ask).await.unwrap();
+        assert!(read_message(&mut first).await.unwrap().is_some());
+
+        let mut second = TcpStream::connect(lab.dns).await.unwrap();
+        write_message(&mut second, &ask).await.unwrap();
+        let client = udp_client(lab.dns).await;
+        client.send(&ask).await.unwrap();
+        receive(&client).await;
+        let answered = timeout(Duration::from_millis(300), read_message(&mut second)).await;
+        assert!(answered.is_err(), "{answered:?}");
+    })
+    .await;
 }
 
 #[tokio::test]
