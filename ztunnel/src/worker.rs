@@ -88,10 +88,7 @@ impl<S: Sockets> Worker<S> {
             tokio::select! {
                 // Biased: memory is short now; a removed endpoint's tunnels are to go at once, idle ones have time.
                 biased;
-                () = memory::over(&mut pressure) => {
-                    self.shared.shed_streams();
-                    continue;
-                }
+                () = memory::over(&mut pressure) => self.shared.shed_streams(),
                 changed = views.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(SWEEP_INTERVAL) => {}
             }

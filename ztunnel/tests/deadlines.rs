@@ -356,26 +356,29 @@ fn above_the_limit_the_newest_streams_of_the_heaviest_identity_are_cut() {
         let mut light = streams(&node, "other", &app, 2).await;
         let tending = node.worker.tend();
         let shedding = async {
+            let ended = async |count| {
+                while node.seen.all().len() < count {
+                    node.outcome().await;
+                    tokio::task::yield_now().await;
+                }
+            };
             node.pressure.send_replace(Pressure::Over { look: 0 });
-            let mut cut = 0;
-            while cut < 16 {
-                node.outcome().await;
-                cut = node.seen.all().len();
-                tokio::task::yield_now().await;
-            }
+            ended(16).await;
             for (number, stream) in heavy.iter_mut().enumerate() {
                 assert_eq!(goes_on(stream).await, number < 4, "the {number}th");
             }
             for stream in &mut light {
                 assert!(goes_on(stream).await, "whoever has few is spared");
             }
+            node.pressure.send_replace(Pressure::Over { look: 1 });
+            ended(20).await;
         };
         tokio::select! {
             () = tending => unreachable!("views go on"),
             () = shedding => {}
         }
         let ends = node.seen.all();
-        assert_eq!(ends.len(), 16);
+        assert_eq!(ends.len(), 20);
         for outcome in ends {
             let End::Carried(carried) = &outcome.end else { unreachable!("{outcome:?}") };
             assert_eq!(carried.finish, ztunnel_core::Finish::Shed);
