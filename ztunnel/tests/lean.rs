@@ -55,7 +55,7 @@ fn receive(client: &mut Client, message: DeltaDiscoveryResponse) -> View {
 #[test]
 fn a_workload_of_the_mesh_costs_at_most_1500_bytes() {
     let message = message();
-    // Of the messages' own bytes nothing is freed before the end.
+    // Of the resources' own bytes nothing is freed before the end; the list of them is, which is 32 bytes for each.
     let copy = message.clone();
     let before = held_bytes();
     let mut client = Client::new(Node::default());
@@ -63,7 +63,7 @@ fn a_workload_of_the_mesh_costs_at_most_1500_bytes() {
     let each = (held_bytes() - before) / u64::from(WORKLOADS);
     assert_eq!(view.workloads().count(), WORKLOADS as usize);
     // The View, and each resource as it was received, for the next start.
-    assert!(each < 1_500, "{each} bytes for each workload");
+    assert!((500..1_500).contains(&each), "{each} bytes for each workload");
     drop((client, copy));
 }
 
@@ -77,6 +77,6 @@ fn a_newer_view_costs_what_changed() {
     let mut newer = view.clone();
     newer.apply(Change::Workload(changed));
     let more = held_bytes() - before;
-    assert!(more < 32 * 1024, "{more} bytes for one change");
+    assert!((1..32 * 1024).contains(&more), "{more} bytes for one change");
     black_box((view, newer));
 }

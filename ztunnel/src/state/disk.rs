@@ -113,7 +113,7 @@ impl Disk {
         let mut bytes = vec![0; HEADER_BYTES];
         let of_cluster = Record { cluster_id: self.cluster_id.clone(), resources: Vec::new() };
         bytes.extend(of_cluster.encode_to_vec());
-        // One by one, as fields of one message that is never there as a whole: it would be as large as the mesh.
+        // One by one, as fields of one message: as a value it would be the mesh once more, beside these bytes.
         for kept in kept {
             let resources = vec![ResourceRecord {
                 type_url: url(&kept).to_owned(),
