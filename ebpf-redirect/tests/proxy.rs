@@ -30,10 +30,13 @@ use super::app::reply_packet;
 
 /// Says hello as a proxy that takes sockets, or as a stock one.
 pub(crate) fn dial(path: &std::path::Path, takes_fds: bool) -> io::Result<OwnedFd> {
+    dial_with(path, ZdsHello { version: Version::V1.into(), takes_fds, draining: false })
+}
+
+pub(crate) fn dial_with(path: &std::path::Path, hello: ZdsHello) -> io::Result<OwnedFd> {
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
-    let hello = ZdsHello { version: Version::V1.into(), takes_fds };
     send(&socket, &hello.encode_to_vec(), SendFlags::NOSIGNAL)?;
     Ok(socket)
 }

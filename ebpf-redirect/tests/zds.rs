@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use rustix::net::sockopt;
 use weft_xds::zds::workload_request::Payload;
 use weft_xds::zds::workload_response::Payload as Response;
-use weft_xds::zds::{Ack, NeedSockets, SocketKind};
+use weft_xds::zds::{Ack, NeedSockets, SocketKind, Version, ZdsHello};
 
-use super::proxy::{acknowledge, dial, receive, respond};
+use super::proxy::{acknowledge, dial, dial_with, receive, respond};
 use super::tests;
 use super::world::{Who, World};
 
@@ -16,6 +16,7 @@ tests![
     a_proxy_that_takes_sockets_gets_listeners_with_their_options,
     the_newest_proxy_hears_of_new_pods_and_all_hear_of_their_end,
     a_proxy_that_becomes_the_newest_hears_what_it_missed,
+    a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it,
     sockets_are_made_in_bounded_batches,
     a_proxy_that_cannot_serve_is_heard,
     a_proxy_that_does_not_answer_is_cut_off,
@@ -109,6 +110,38 @@ fn a_proxy_that_becomes_the_newest_hears_what_it_missed() {
     let (request, descriptors) = next(&old);
     assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-b"), "{request:?}");
     assert_eq!(descriptors.len(), 11);
+}
+
+fn a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let (serving, _) = join(&world, true);
+    world.reaches(Who::A, "ready");
+    let hello = ZdsHello { version: Version::V1.into(), takes_fds: true, draining: true };
+    let draining = dial_with(&world.zds(), hello).unwrap();
+    let decline = || respond(&draining, Response::Ack(Ack { error: "it drains".into() })).unwrap();
+    let (request, descriptors) = next(&draining);
+    assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-a"), "{request:?}");
+    assert_eq!(descriptors.len(), 1, "it needs no listeners");
+    decline();
+    assert!(matches!(next(&draining).0, Payload::SnapshotSent(_)));
+    acknowledge(&draining).unwrap();
+
+    let need = NeedSockets { uid: "pod-a".into(), kind: SocketKind::ConnectV4.into(), count: 2 };
+    respond(&draining, Response::Need(need)).unwrap();
+    assert_eq!(next(&draining).1.len(), 2);
+
+    // Said hello last, and yet it is the other one that a new pod is for.
+    world.ask_to_enroll(Who::B);
+    let (request, descriptors) = next(&serving);
+    assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-b"), "{request:?}");
+    assert_eq!(descriptors.len(), 11);
+    next(&draining);
+    decline();
+    acknowledge(&serving).unwrap();
+    for who in [Who::A, Who::B] {
+        assert!(world.reaches(who, "ready")["error"].is_null());
+    }
 }
 
 fn sockets_are_made_in_bounded_batches() {

@@ -67,6 +67,8 @@ pub enum ZdsError {
     Decode(#[source] prost::DecodeError),
     #[error("a request of the node agent is empty or of a kind that is not known")]
     UnknownRequest,
+    #[error("this proxy drains, and says so in a new connection")]
+    Drains,
 }
 
 /// The client of the node agent.
@@ -98,6 +100,10 @@ impl Zds {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            if matches!(error, ZdsError::Drains) {
+                tracing::info!("telling the node agent that this proxy drains");
+                continue;
+            }
             // An agent that answered and went is back in a moment; one that never did may take long.
             if greeted {
                 back_off = BACK_OFF_FIRST;
@@ -118,16 +124,24 @@ impl Zds {
         let connecting = Packets::connect(&self.path);
         let packets =
             connecting.map_err(|source| ZdsError::Connect { path: self.path.clone(), source })?;
-        let hello = ZdsHello { version: Version::V1.into(), takes_fds: true };
+        let mut phase = phase.clone();
+        let greeted_as = *phase.borrow_and_update();
+        let draining = greeted_as == Phase::Draining;
+        let hello = ZdsHello { version: Version::V1.into(), takes_fds: true, draining };
         packets.send(&hello.encode_to_vec()).await.map_err(ZdsError::Packet)?;
         // What was asked for while there was no agent is asked for again, once this one has told of the pod: until
         // then it knows none, and would answer that it cannot make any.
         while self.needs.try_recv().is_ok() {}
-        let mut session = Session { told: HashSet::new(), snapshot: Snapshot::Coming };
+        let mut session =
+            Session { told: HashSet::new(), snapshot: Snapshot::Coming, agent: Agent::Unknown };
         loop {
             let (packet, descriptors) = tokio::select! {
-                // Biased: what the agent says decides which needs still make sense.
+                // Biased: the next proxy is waited for by new pods; and what the agent says decides which needs
+                // still make sense.
                 biased;
+                Ok(()) = phase.changed(), if session.agent == Agent::Ours => {
+                    return Err(ZdsError::Drains);
+                }
                 received = packets.receive() => {
                     received.map_err(ZdsError::Packet)?.ok_or(ZdsError::Closed)?
                 }
@@ -142,8 +156,8 @@ impl Zds {
             *greeted = true;
             let request = WorkloadRequest::decode(&*packet).map_err(ZdsError::Decode)?;
             let payload = request.payload.ok_or(ZdsError::UnknownRequest)?;
-            let phase = *phase.borrow();
-            if let Some(ack) = self.answer(payload, descriptors, &mut session, phase).await {
+            let current = *phase.borrow();
+            if let Some(ack) = self.answer(payload, descriptors, &mut session, current).await {
                 packets.send(&ack.encode_to_vec()).await.map_err(ZdsError::Packet)?;
             }
         }
@@ -160,6 +174,9 @@ impl Zds {
         let done = match request {
             Payload::Add(add) => {
                 self.told(&add.uid, session);
+                if add.sockets_offered {
+                    session.agent = Agent::Ours;
+                }
                 if phase == Phase::Draining {
                     return Some(acknowledge(Err(EnrolmentError::Draining { uid: add.uid })));
                 }
@@ -213,6 +230,14 @@ struct Session {
     /// The pods that it knows.
     told: HashSet<PodUid>,
     snapshot: Snapshot,
+    agent: Agent,
+}
+
+/// Whether the agent knows what a draining proxy is. To a stock one, whoever dials last is the newest proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Unknown,
+    Ours,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

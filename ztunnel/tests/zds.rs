@@ -184,16 +184,24 @@ fn against(agent: impl FnOnce(&mut Agent) + Send + 'static) {
 }
 
 fn against_a_proxy_that_is(phase: Phase, agent: impl FnOnce(&mut Agent) + Send + 'static) {
+    against_a_proxy_told(phase, |listening, _| agent(listening));
+}
+
+/// The agent also tells the proxy when to drain.
+fn against_a_proxy_told(
+    first: Phase,
+    agent: impl FnOnce(&mut Agent, &watch::Sender<Phase>) + Send + 'static,
+) {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("zds.sock");
     let mut listening = Agent::listen(&path);
     let (done, is_done) = oneshot::channel();
+    let (phase, phases) = watch::channel(first);
     let playing = thread::spawn(move || {
-        agent(&mut listening);
+        agent(&mut listening, &phase);
         done.send(()).unwrap();
     });
     run(async move {
-        let (_phase, phases) = watch::channel(phase);
         tokio::select! {
             biased;
             _ = is_done => {}
@@ -201,6 +209,34 @@ fn against_a_proxy_that_is(phase: Phase, agent: impl FnOnce(&mut Agent) + Send +
         }
     });
     playing.join().unwrap();
+}
+
+#[test]
+fn a_proxy_that_begins_to_drain_dials_anew_and_says_so() {
+    against_a_proxy_told(Phase::Serving, |agent, phase| {
+        assert!(!agent.greet().draining);
+        let namespace = own_namespace();
+        assert_eq!(agent.ask(add("uid-1", &[]), &[&namespace]), "");
+        phase.send_replace(Phase::Draining);
+        assert!(agent.greet().draining);
+        let drains = "pod uid-1: this proxy drains, and leaves it to the next one";
+        assert_eq!(agent.ask(add("uid-1", &[]), &[&namespace]), drains);
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+    });
+}
+
+#[test]
+fn a_proxy_of_a_stock_agent_does_not_dial_anew_when_it_drains() {
+    against_a_proxy_told(Phase::Serving, |agent, phase| {
+        agent.greet();
+        phase.send_replace(Phase::Draining);
+        // To that one, whoever dials last is the newest proxy.
+        let Payload::Add(stock) = add("uid-1", &[]) else { unreachable!("an add is one") };
+        let stock = AddWorkload { sockets_offered: false, netns_cookie: 0, ..stock };
+        let drains = "pod uid-1: this proxy drains, and leaves it to the next one";
+        assert_eq!(agent.ask(Payload::Add(stock), &[&own_namespace()]), drains);
+        assert_eq!(agent.ask(Payload::SnapshotSent(SnapshotSent {}), &[]), "");
+    });
 }
 
 #[test]

@@ -19,7 +19,7 @@ use weft_xds::zds::{
 
 use super::ProxyUser;
 use super::packet::{PacketListener, PacketSocket, Received};
-use super::roster::{News, Offer, Order, Roster};
+use super::roster::{Bearing, News, Offer, Order, Roster};
 use crate::pod::PodUid;
 use crate::sockets;
 
@@ -94,9 +94,10 @@ async fn serve(socket: PacketSocket, user: ProxyUser, roster: Roster) {
     };
     let pid = socket.peer_pid().unwrap_or_default();
     roster.tell_keeper(News::Joined);
-    let (id, orders) = roster.join();
-    info!(proxy = ?id, pid, takes_fds = hello.takes_fds, "proxy connected");
-    let mut proxy = Connection { socket, hello, roster: roster.clone() };
+    let bearing = if hello.draining { Bearing::Draining } else { Bearing::Serving };
+    let (id, orders) = roster.join(bearing);
+    info!(proxy = ?id, pid, takes_fds = hello.takes_fds, ?bearing, "proxy connected");
+    let mut proxy = Connection { socket, hello, bearing, roster: roster.clone() };
     match proxy.converse(orders).await {
         Ok(End::HungUp) => info!(proxy = ?id, pid, "proxy disconnected"),
         Err(error) => warn!(proxy = ?id, pid, error = %Chain(&error), "proxy cut off"),
@@ -126,6 +127,7 @@ async fn hello(socket: &PacketSocket, user: ProxyUser) -> Result<ZdsHello, Conne
 struct Connection {
     socket: PacketSocket,
     hello: ZdsHello,
+    bearing: Bearing,
     roster: Roster,
 }
 
@@ -177,6 +179,8 @@ impl Connection {
 
     fn heed(&self, order: &Order, ack: Ack) {
         match order {
+            // It takes none, whatever it says: it was told of the pod for its sockets.
+            Order::Add(_) if self.bearing == Bearing::Draining => {}
             Order::Add(offer) if ack.error.is_empty() => {
                 self.roster.tell_keeper(News::Confirmed(offer.uid.clone()));
             }
@@ -213,10 +217,12 @@ impl Connection {
         };
         let mut descriptors = vec![offer.netns.as_fd()];
         if self.hello.takes_fds {
-            add.listeners = offer.listeners.iter().map(|one| i32::from(one.kind())).collect();
             add.netns_cookie = offer.netns.cookie();
             add.sockets_offered = true;
-            descriptors.extend(offer.listeners.iter().map(AsFd::as_fd));
+            if self.bearing == Bearing::Serving {
+                add.listeners = offer.listeners.iter().map(|one| i32::from(one.kind())).collect();
+                descriptors.extend(offer.listeners.iter().map(AsFd::as_fd));
+            }
         }
         self.send(Request::Add(add), &descriptors).await
     }

@@ -329,7 +329,7 @@ impl Keeper {
                 }
             }
             News::AllGone => {
-                warn!("no proxy is connected; captured connections wait");
+                warn!("no proxy serves; captured connections wait");
                 self.fill_listeners();
                 let enrolled = |(uid, held): (&PodUid, &Held)| {
                     matches!(held, Held::Enrolled { .. }).then(|| uid.clone())

@@ -3,10 +3,12 @@
 //! A pod that joins is told to the newest proxy only, since two must not accept for one pod; a pod that
 //! leaves is told to all that know it. A proxy that becomes the newest because that one left is told of
 //! the pods that it does not know. "That is all" is said only when it is, and to whom all was told: a proxy drops
-//! whatever it was not told of.
+//! whatever it was not told of. A proxy that drains is told of all pods, since it needs sockets, and is never the
+//! newest.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
 use weft_xds::zds::WorkloadInfo;
@@ -47,7 +49,7 @@ pub(super) enum News {
     Declined(PodUid, String),
     /// A proxy said hello.
     Joined,
-    /// No proxy is connected.
+    /// No proxy is connected that serves.
     AllGone,
     /// Something about a pod's network changed.
     Touched(PodUid),
@@ -57,11 +59,21 @@ pub(super) enum News {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProxyId(u64);
 
+/// What a proxy is here for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bearing {
+    /// It accepts for the pods that it is told of.
+    Serving,
+    /// It finishes its connections.
+    Draining,
+}
+
 #[derive(Debug)]
 struct Proxy {
+    bearing: Bearing,
     orders: mpsc::Sender<Order>,
-    /// The pods that it was told of, with the namespace's cookie.
-    told: HashMap<PodUid, u64>,
+    /// The pods that it was told of, and with which listeners.
+    told: HashMap<PodUid, Weak<Offer>>,
     snapshot: Snapshot,
 }
 
@@ -90,7 +102,7 @@ impl Proxy {
     fn tell(&mut self, order: Order) -> Result<(), CutOff> {
         match &order {
             Order::Add(offer) => {
-                self.told.insert(offer.uid.clone(), offer.netns.cookie());
+                self.told.insert(offer.uid.clone(), Arc::downgrade(offer));
             }
             Order::Delete(uid) => {
                 self.told.remove(uid);
@@ -107,7 +119,8 @@ impl Proxy {
         extent: Extent,
     ) -> Result<(), CutOff> {
         for offer in all.values() {
-            if self.told.get(&offer.uid) != Some(&offer.netns.cookie()) {
+            let told = self.told.get(&offer.uid);
+            if !told.is_some_and(|told| ptr::eq(told.as_ptr(), Arc::as_ptr(offer))) {
                 self.tell(Order::Add(Arc::clone(offer)))?;
             }
         }
@@ -122,20 +135,26 @@ impl Proxy {
 struct State {
     offers: BTreeMap<PodUid, Arc<Offer>>,
     extent: Extent,
-    /// In the order in which they came: the last is the newest.
+    /// In the order in which they came: the last that serves is the newest.
     proxies: BTreeMap<ProxyId, Proxy>,
     next: u64,
 }
 
 impl State {
-    /// Others were not told of the pods that came after a newer one: they hear what they missed when they are the newest.
-    fn tell_newest(&mut self) {
+    fn newest(&self) -> Option<ProxyId> {
+        let serves = |(_, proxy): &(_, &Proxy)| proxy.bearing == Bearing::Serving;
+        self.proxies.iter().rfind(serves).map(|(id, _)| *id)
+    }
+
+    /// Whoever is to know all is told what it does not know. The other proxies were not told of the pods that came
+    /// after a newer one: they hear what they missed when they are the newest.
+    fn tell(&mut self) {
+        let newest = self.newest();
         let Self { offers, extent, proxies, .. } = self;
-        if let Some(mut newest) = proxies.last_entry()
-            && newest.get_mut().tell_all(offers, *extent).is_err()
-        {
-            newest.remove();
-        }
+        proxies.retain(|id, proxy| {
+            let is_to_know = Some(*id) == newest || proxy.bearing == Bearing::Draining;
+            !is_to_know || proxy.tell_all(offers, *extent).is_ok()
+        });
     }
 }
 
@@ -155,18 +174,16 @@ impl Roster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A proxy said hello: it is the newest from here on, and told of all pods that are known.
-    pub(super) fn join(&self) -> (ProxyId, mpsc::Receiver<Order>) {
+    /// A proxy said hello: from here on it is the newest, if it serves, and it is told of all pods that are known.
+    pub(super) fn join(&self, bearing: Bearing) -> (ProxyId, mpsc::Receiver<Order>) {
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let mut state = self.state();
         let id = ProxyId(state.next);
         state.next += 1;
-        let mut proxy = Proxy { orders, told: HashMap::new(), snapshot: Snapshot::Owed };
-        let told = proxy.tell_all(&state.offers, state.extent);
+        let (told, snapshot) = (HashMap::new(), Snapshot::Owed);
+        state.proxies.insert(id, Proxy { bearing, orders, told, snapshot });
         // More pods than orders: the proxy is closed at once, by its queue's end.
-        if told.is_ok() {
-            state.proxies.insert(id, proxy);
-        }
+        state.tell();
         (id, taken)
     }
 
@@ -174,31 +191,26 @@ impl Roster {
     pub(super) fn leave(&self, id: ProxyId) {
         let mut state = self.state();
         state.proxies.remove(&id);
-        if state.proxies.is_empty() {
+        if state.newest().is_none() {
             drop(state);
             self.tell_keeper(News::AllGone);
             return;
         }
-        state.tell_newest();
+        state.tell();
     }
 
     /// All pods are offered that are to be: whoever waits to hear it hears it.
     pub(super) fn complete(&self) {
         let mut state = self.state();
         state.extent = Extent::Whole;
-        state.tell_newest();
+        state.tell();
     }
 
     /// A pod joined, or has new listeners.
     pub(super) fn add(&self, offer: Offer) {
-        let offer = Arc::new(offer);
         let mut state = self.state();
-        state.offers.insert(offer.uid.clone(), Arc::clone(&offer));
-        if let Some(mut newest) = state.proxies.last_entry()
-            && newest.get_mut().tell(Order::Add(offer)).is_err()
-        {
-            newest.remove();
-        }
+        state.offers.insert(offer.uid.clone(), Arc::new(offer));
+        state.tell();
     }
 
     /// A pod left. Its listeners are closed when the last order that has them is done.

@@ -7,6 +7,9 @@ pub struct ZdsHello {
     /// The proxy takes ready sockets with AddWorkload and may ask for more.
     #[prost(bool, tag = "100")]
     pub takes_fds: bool,
+    /// It finishes the connections that it has and takes no pod: it needs sockets, and is not the newest proxy.
+    #[prost(bool, tag = "101")]
+    pub draining: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkloadInfo {
