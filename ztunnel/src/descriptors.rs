@@ -4,21 +4,33 @@
 //! in use: nothing is counted, and a connection costs nothing more.
 
 use std::{
+    future::poll_fn,
     io,
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use rustix::{
-    event::{EventfdFlags, eventfd},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    io::Errno,
     process::{Resource, getrlimit, setrlimit},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
 };
 
 /// Kept for readiness, metrics, admin, the control plane and certificates; an eighth where there are few.
 const RESERVED_MAX: u64 = 128;
+
+/// Descriptors come back when connections end, which is at any time.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// How far pods' connections may go. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -84,6 +96,36 @@ impl Descriptors {
         short
     }
 
+    /// Accepts for a pod. Errors: also when somebody calls and only reserved descriptors are left. Cancel safe:
+    /// dropping it loses no connection.
+    pub(crate) async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        // Each time that it is woken: by then others may have taken what was left.
+        let unreserved = |cx: &mut Context<'_>| {
+            if self.are_short() {
+                Poll::Ready(Err(Errno::MFILE.into()))
+            } else {
+                listener.poll_accept(cx)
+            }
+        };
+        loop {
+            match poll_fn(unreserved).await {
+                // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want of
+                // one is nobody's, and must not cost those who were just let in.
+                Err(error) if wants_descriptor(&error) && !is_called(listener)? => {
+                    sleep(LOOK_AGAIN_AFTER).await;
+                }
+                Ok((stream, peer)) => {
+                    self.taken(&stream);
+                    return Ok((stream, peer));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Room for `wanted` more, or for as many as there is room for; `None` where that is none.
     pub(crate) fn promise(&self, wanted: u32) -> Option<Promise> {
         let count = wanted.min(self.room());
@@ -100,6 +142,16 @@ impl Descriptors {
         let free = u32::try_from(self.reserved.saturating_sub(lowest)).unwrap_or(0);
         free.saturating_sub(self.promised.load(Relaxed))
     }
+}
+
+fn wants_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether a connection waits to be accepted.
+fn is_called(listener: &TcpListener) -> io::Result<bool> {
+    let mut asked = [PollFd::new(listener, PollFlags::IN)];
+    Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ mod netns;
 mod pod;
 
 pub use agent::{AgentSockets, Need};
-pub(crate) use kernel::accept;
 pub use kernel::{Capture, KernelListener, TcpEnd};
 pub use netns::Netns;
 pub use pod::PodSockets;

@@ -26,7 +26,6 @@ use super::{
 use crate::{
     config::{Dns, Switch},
     descriptors::Descriptors,
-    socket::accept,
     telemetry::{Answered, DnsQuery, DnsTransport, Recorder},
 };
 
@@ -222,7 +221,7 @@ impl<U: Upstreams> Server<U> {
                 // Biased: a connection that ends makes room for the next.
                 biased;
                 Some(()) = open.next(), if !open.is_empty() => {}
-                accepted = accept(&listener, &self.service.descriptors), if room => match accepted {
+                accepted = self.service.descriptors.accept(&listener), if room => match accepted {
                     Ok((stream, _)) => open.push(async move {
                         // A client that goes away, or sends rubbish, ends its own connection only.
                         if let Err(error) = self.connection(stream, ours).await {

@@ -2,25 +2,19 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     io::{self, IoSlice},
     net::{IpAddr, Shutdown, SocketAddr},
     os::fd::OwnedFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::sleep,
 };
 use weft_model::{OriginalDst, PeerAddr};
 
@@ -172,54 +166,11 @@ impl KernelListener {
     }
 }
 
-/// Whether a connection waits to be accepted.
-fn is_called(listener: &TcpListener) -> io::Result<bool> {
-    let mut asked = [PollFd::new(listener, PollFlags::IN)];
-    Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
-}
-
-/// Accepts for a pod. Errors: also when somebody calls and only reserved descriptors are left. Cancel safe: dropping
-/// it loses no connection.
-pub(crate) async fn accept(
-    listener: &TcpListener,
-    descriptors: &Descriptors,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    // Each time that it is woken: by then others may have taken what was left.
-    let unreserved = |cx: &mut Context<'_>| {
-        if descriptors.are_short() {
-            Poll::Ready(Err(Errno::MFILE.into()))
-        } else {
-            listener.poll_accept(cx)
-        }
-    };
-    loop {
-        match poll_fn(unreserved).await {
-            // The kernel takes a descriptor before it looks whether anybody waits. Without a caller the want of one
-            // is nobody's, and must not cost those who were just let in.
-            Err(error) if wants_descriptor(&error) && !is_called(listener)? => {
-                sleep(LOOK_AGAIN_AFTER).await;
-            }
-            Ok((stream, peer)) => {
-                descriptors.taken(&stream);
-                return Ok((stream, peer));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn wants_descriptor(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// Descriptors come back when connections end, which is at any time.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
-
 impl Listener for KernelListener {
     type Stream = TcpEnd;
 
     async fn accept(&self) -> io::Result<Accepted<TcpEnd>> {
-        let (stream, peer) = accept(&self.listener, &self.descriptors).await?;
+        let (stream, peer) = self.descriptors.accept(&self.listener).await?;
         let to = original_destination(&stream, self.capture)?;
         let (peer, to) = (PeerAddr::new(peer), OriginalDst::new(to));
         Ok(Accepted { stream: TcpEnd::new(stream), peer, to })
