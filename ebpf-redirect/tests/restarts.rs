@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use serde_json::json;
+
 use super::app::{Talk, ask, serve};
 use super::tap::Tap;
 use super::tests;
@@ -17,6 +19,7 @@ tests![
     with_agent_and_proxy_dead_everything_is_refused,
     an_agent_that_comes_back_takes_over_without_a_gap,
     a_pod_that_went_while_the_agent_was_dead_is_released,
+    a_pod_that_could_not_be_taken_up_is_released_when_it_is_not_wanted_any_more,
 ];
 
 fn connections_wait_for_a_proxy_that_is_not_there_yet() {
@@ -206,4 +209,20 @@ fn a_pod_that_went_while_the_agent_was_dead_is_released() {
     let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
     assert_eq!(line, format!("app {}", Who::A.v4()));
     assert!(!world.pins(Who::A).exists());
+}
+
+fn a_pod_that_could_not_be_taken_up_is_released_when_it_is_not_wanted_any_more() {
+    let mut world = World::new();
+    world.inside(Who::C, || serve(8080));
+    world.enroll(Who::A);
+    world.kill_agent();
+    world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
+    world.start_agent();
+    world.reaches(Who::A, "failed");
+    assert!(world.pins(Who::A).exists(), "it stays captured");
+    world.unenroll(Who::A);
+    world.forgets(Who::A);
+    until("its pins are gone", || (!world.pins(Who::A).exists()).then_some(()));
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
+    assert_eq!(line, format!("app {}", Who::A.v4()));
 }

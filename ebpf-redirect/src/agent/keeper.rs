@@ -45,8 +45,6 @@ pub(super) struct Keeper {
     source: Source,
     roster: Roster,
     news: mpsc::Sender<News>,
-    /// Whether what an earlier agent left of pods that are not wanted has been taken up.
-    resumed: bool,
     pods: BTreeMap<PodUid, Held>,
     watches: JoinSet<()>,
     /// Pods whose network changed since the last repair.
@@ -66,7 +64,6 @@ impl Keeper {
             source,
             roster,
             news,
-            resumed: false,
             pods: BTreeMap::new(),
             watches: JoinSet::new(),
             touched: HashSet::new(),
@@ -98,19 +95,22 @@ impl Keeper {
         }
     }
 
-    /// Takes up pods that an earlier agent left and that are not wanted any more.
-    fn resume(&mut self, wanted: &Wanted) {
-        for uid in self.pinned() {
-            if wanted.contains(&uid) || self.pods.contains_key(&uid) {
+    /// Releases the pods that are captured and neither wanted nor ours: an earlier agent left them, and they were
+    /// not taken up before they were let go.
+    fn resume(&mut self, pinned: &BTreeSet<PodUid>, wanted: &Wanted) {
+        for uid in pinned {
+            if wanted.contains(uid) || self.pods.contains_key(uid) {
                 continue;
             }
-            match Draining::resume(&mut self.node, &uid) {
-                Ok(Some(draining)) => self.drain(uid, draining),
-                Ok(None) => info!(pod = %uid, "pod was gone, its pins are removed"),
+            match Draining::resume(&mut self.node, uid) {
+                Ok(Some(draining)) => self.drain(uid.clone(), draining),
+                Ok(None) => {
+                    info!(pod = %uid, "pod was gone, its pins are removed");
+                    self.forget(uid);
+                }
                 Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
             }
         }
-        self.resumed = true;
     }
 
     fn pinned(&self) -> BTreeSet<PodUid> {
@@ -139,13 +139,6 @@ impl Keeper {
                 return;
             }
         };
-        if wanted.standing == Standing::Whole {
-            if !self.resumed {
-                self.resume(&wanted);
-            }
-            let pinned = self.pinned().into_iter().filter(|uid| wanted.contains(uid));
-            self.inheritance.expect(pinned.collect(), Instant::now());
-        }
         let unwanted: Vec<PodUid> = self
             .pods
             .iter()
@@ -159,6 +152,12 @@ impl Keeper {
             .collect();
         for uid in unwanted {
             self.release(&uid);
+        }
+        if wanted.standing == Standing::Whole {
+            let mut pinned = self.pinned();
+            self.resume(&pinned, &wanted);
+            pinned.retain(|uid| wanted.contains(uid));
+            self.inheritance.expect(pinned, Instant::now());
         }
         for (uid, wanted) in wanted.pods {
             match self.pods.get(&uid) {
@@ -276,7 +275,7 @@ impl Keeper {
                 match unenrolled {
                     Ok(draining) => self.drain(uid.clone(), draining),
                     Err(error) => {
-                        // Its pins are found again by the next agent, or by `cleanup`.
+                        // Its pins are found again when we next look, or by `cleanup`.
                         error!(pod = %uid, error = chain(&error), "un-enrolment failed");
                         self.say(uid, &Status::Draining { error: Some(chain(&error)) });
                     }
