@@ -71,7 +71,10 @@ impl Certificates {
         if self.quotas().take(&caller.node, now) == Share::Exceeded {
             return Err(Denied::TooOften { node: node() });
         }
-        self.heard.note(&caller.node, trusted(request)?, now);
+        let trusts = trusted(request)?;
+        // Before its word is taken: a node that is gone must not speak for the one that has its name now.
+        self.known.index().is_there(caller)?;
+        self.heard.note(&caller.node, trusts, now);
         match asked(request)? {
             Asked::Node => {
                 let domain = self.known.index().mesh().trust_domain.clone();

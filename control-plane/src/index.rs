@@ -148,30 +148,29 @@ impl Index {
         all
     }
 
-    /// Whether the node of that name is that node. Where no nodes are known, as in a folder, none is doubted.
-    fn is_there(&self, name: &str, uid: &str) -> bool {
-        let found = self.store.nodes.get(&Name::new("", name));
-        match found {
-            Some(node) => *node.metadata.uid == *uid,
-            None => self.store.nodes.all().next().is_none(),
+    /// Whether the caller is the node that has its name now. One without a uid was named by a token of ours and
+    /// not by a cluster: there is nothing to compare.
+    pub fn is_there(&self, caller: &Caller) -> Result<(), NotEntitled> {
+        let Some(uid) = &caller.uid else { return Ok(()) };
+        match self.store.nodes.get(&Name::new("", &caller.node)) {
+            Some(node) if node.metadata.uid == *uid => Ok(()),
+            Some(_) | None => {
+                let (node, uid) = (caller.node.to_string(), uid.to_string());
+                Err(NotEntitled::OtherNode { node, uid })
+            }
         }
     }
 
-    /// Whether a node may have an identity: it is the node that now has its name, and an enrolled pod that has the
-    /// identity and is not finished runs there, and is one of `pods` (uids), unless the node did not say which it
-    /// means.
+    /// Whether a node may have an identity: it [`Self::is_there`], and an enrolled pod that has the identity and
+    /// is not finished runs there, and is one of `pods` (uids), unless the node did not say which it means.
     pub fn entitled(
         &self,
         caller: &Caller,
         identity: &Identity,
         pods: &[&str],
     ) -> Result<(), NotEntitled> {
+        self.is_there(caller)?;
         let node = &*caller.node;
-        if let Some(uid) = &caller.uid
-            && !self.is_there(node, uid)
-        {
-            return Err(NotEntitled::OtherNode { node: node.to_owned(), uid: uid.to_string() });
-        }
         if *identity.trust_domain() != self.mesh.trust_domain {
             return Err(NotEntitled::TrustDomain {
                 identity: identity.clone(),

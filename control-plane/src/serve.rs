@@ -51,6 +51,10 @@ impl AggregatedDiscoveryService for Discovery {
             warn!(?peer, error = %stranger, "discovery refused");
             stranger.status()
         })?;
+        self.known.index().is_there(&caller).map_err(|gone| {
+            warn!(?peer, error = %gone, "discovery refused");
+            Status::unauthenticated("this proves no node that is there")
+        })?;
         info!(node = %caller.node, "node subscribed");
         let subscriber = Subscriber {
             until: clock::after(caller.expires.duration_since(now).unwrap_or_default()),

@@ -34,7 +34,15 @@ impl Denied {
             Self::TooOften { .. } | Self::TooMany { .. } => {
                 Status::resource_exhausted(self.to_string())
             }
-            Self::NotEntitled(_)
+            // So that it proves itself anew, and does not only ask for something else.
+            Self::NotEntitled(NotEntitled::OtherNode { .. }) => {
+                Status::unauthenticated("this proves no node that is there")
+            }
+            Self::NotEntitled(
+                NotEntitled::TrustDomain { .. }
+                | NotEntitled::NoSuchPod { .. }
+                | NotEntitled::OtherPod { .. },
+            )
             | Self::BadNode(_)
             | Self::Issue(IssueError::RequestNames { .. } | IssueError::RequestCa { .. }) => {
                 Status::permission_denied("this node may not have that certificate")

@@ -84,6 +84,27 @@ fn a_node_may_have_the_identities_of_enrolled_pods_that_run_on_it() {
 }
 
 #[test]
+fn a_node_is_there_by_its_uid_alone_and_none_is_while_none_is_known() {
+    let is_there = |yaml: &str, uid: Option<&str>| {
+        let (node, uid) = ("a".into(), uid.map(Into::into));
+        let caller = Caller { node, uid, expires: std::time::SystemTime::UNIX_EPOCH };
+        let index = compiled(yaml).0;
+        let own = index.is_there(&caller);
+        let web = "spiffe://prod.example/ns/shop/sa/web".parse().unwrap();
+        assert_eq!(index.entitled(&caller, &web, &[]), own, "nor has it its pods' identities");
+        own
+    };
+    let of =
+        |uid: &str| format!("{POD}apiVersion: v1\nkind: Node\nmetadata: {{name: a, uid: {uid}}}");
+    let gone = Err(NotEntitled::OtherNode { node: "a".to_owned(), uid: "n-1".to_owned() });
+    assert_eq!(is_there(&of("n-1"), Some("n-1")), Ok(()));
+    assert_eq!(is_there(&of("n-2"), Some("n-1")), gone, "made again");
+    assert_eq!(is_there(&of("n-1").replace("name: a", "name: b"), Some("n-1")), gone, "deleted");
+    assert_eq!(is_there(POD, Some("n-1")), gone, "the last one is deleted");
+    assert_eq!(is_there(&of("n-1"), None), Ok(()), "named by a token of ours");
+}
+
+#[test]
 fn a_service_that_comes_after_its_slice_draws_in_the_pods_that_the_slice_names() {
     let slice = "
 apiVersion: discovery.k8s.io/v1

@@ -12,7 +12,7 @@ use weft_tests::{
 };
 
 use crate::mesh::{
-    AUDIENCE, Control, MESH, NODE, WEB, cluster, node_token, pod, refused, workload,
+    AUDIENCE, Control, MESH, NODE, WEB, cluster, node_token, pod, refused, trusting, workload,
 };
 
 #[tokio::test]
@@ -77,12 +77,31 @@ async fn a_node_that_is_made_again_under_its_name_is_another_node() -> Result<()
     let svid = control.node_svid(&cluster).await?;
     let ask = async || control.by_certificate(&cluster, &svid, workload(WEB, &[])?).await;
     ask().await??;
+    control.stream(&cluster, &svid).await??;
     cluster.kubectl(&["delete", "node", "node-1"])?;
     cluster.apply("apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n")?;
     let denied =
         eventually("the node of before has nothing", LONG, async || ask().await.ok()?.err());
-    refused("the node of before", Err(denied.await?))?;
+    // What the proxy takes for a sign to prove itself with its token again.
+    assert_eq!(denied.await?.code(), tonic::Code::Unauthenticated);
     assert_eq!(control.denied("other_node").await?, 1);
+    let own = trusting(&KeyPair::generate()?, "abad1dea")?;
+    let renewed = control.by_certificate(&cluster, &svid, own).await?;
+    assert_eq!(renewed.err().map(|status| status.code()), Some(tonic::Code::Unauthenticated));
+    assert_eq!(control.denied("other_node").await?, 2);
+    let streamed = control.stream(&cluster, &svid).await?;
+    assert_eq!(streamed.err().map(|status| status.code()), Some(tonic::Code::Unauthenticated));
+    // Nor is its word taken for that of the node that has its name now: not even when another's is written.
+    pod(&cluster, MESH, "proxy-2", "weft-node", "node-2")?;
+    let proxy = Api::<Pod>::namespaced(cluster.client()?, MESH).get("proxy-2").await?;
+    let token = cluster.token(NODE, AUDIENCE, Some(&proxy)).await?;
+    control.by_token(&cluster, &token, trusting(&KeyPair::generate()?, "c0ffee")?).await??;
+    let map = ["get", "-n", MESH, "configmap", "weft-node-trust", "-o", "yaml"];
+    let written = eventually("what nodes say is written", LONG, async || {
+        cluster.kubectl(&map).ok().filter(|said| said.contains("c0ffee"))
+    });
+    let written = written.await?;
+    ensure!(!written.contains("abad1dea"), "{written}");
     control.stop().await
 }
 

@@ -26,8 +26,11 @@ use weft_tests::{
     kube::{Account, Cluster, eventually},
     lab::LONG,
 };
-use weft_xds::proto::auth::{
-    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+use weft_xds::proto::{
+    auth::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+    },
+    discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 
 pub(crate) const MESH: &str = "weft-system";
@@ -160,6 +163,18 @@ impl Control {
         let channel = self.channel(cluster, Some(svid)).await?;
         let answer = IstioCertificateServiceClient::new(channel).create_certificate(asked).await;
         Ok(answer.map(|answer| answer.into_inner().cert_chain))
+    }
+
+    /// Opens a stream of configuration.
+    pub(crate) async fn stream(
+        &self,
+        cluster: &Cluster,
+        svid: &NodeSvid,
+    ) -> Result<Result<(), Status>> {
+        let channel = self.channel(cluster, Some(svid)).await?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let answer = client.delta_aggregated_resources(futures_util::stream::pending());
+        Ok(tokio::time::timeout(LONG, answer).await?.map(drop))
     }
 
     /// Exchanges the token of the node's proxy.

@@ -3,12 +3,13 @@
 //! Whoever calls the control plane proves the node with it. While there is none (it is not configured, or the
 //! control plane gives none) the token is sent instead, as a stock node does.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
+use tonic::{Code, Status};
 use tracing::{info, warn};
 use weft_certs::{KeyPair, NodeSvid};
 
@@ -35,7 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct NodeCertificate {
     held: watch::Receiver<Held>,
-    doubted: Arc<Notify>,
+    /// What the control plane did not take.
+    doubted: watch::Sender<Option<Arc<NodeSvid>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,15 +51,15 @@ enum Held {
 impl NodeCertificate {
     /// Of a node that has none and asks for none.
     pub fn none() -> Self {
-        Self { held: watch::Sender::new(Held::None).subscribe(), doubted: Arc::default() }
+        Self { held: watch::Sender::new(Held::None).subscribe(), doubted: watch::Sender::default() }
     }
 
     /// The certificate and the work behind it: somebody must own and run the [`NodeRenewer`].
     pub fn new(settings: CaSettings, node: &str) -> (Self, NodeRenewer) {
         let sender = watch::Sender::new(Held::Asking);
-        let doubted = Arc::new(Notify::new());
-        let own = Self { held: sender.subscribe(), doubted: doubted.clone() };
-        (own, NodeRenewer { settings, node: node.to_owned(), held: sender, doubted, trusted: None })
+        let own = Self { held: sender.subscribe(), doubted: watch::Sender::default() };
+        let (node, doubted) = (node.to_owned(), own.doubted.subscribe());
+        (own, NodeRenewer { settings, node, held: sender, doubted, trusted: None })
     }
 
     /// What the node proves itself with; waits until the first request for it was answered. `None`: nothing
@@ -71,9 +73,12 @@ impl NodeCertificate {
         }
     }
 
-    /// The control plane did not take it, maybe because its root is gone: get another one for the token.
-    pub fn doubt(&self) {
-        self.doubted.notify_one();
+    /// The control plane answered this to who proved itself with `svid`. Where it did not take that, maybe
+    /// because its root is gone or the node was made again, another one is got for the token.
+    pub fn failed(&self, svid: &Arc<NodeSvid>, status: &Status) {
+        if is_refusal(status) {
+            self.doubted.send_replace(Some(svid.clone()));
+        }
     }
 }
 
@@ -83,7 +88,7 @@ pub struct NodeRenewer {
     settings: CaSettings,
     node: String,
     held: watch::Sender<Held>,
-    doubted: Arc<Notify>,
+    doubted: watch::Receiver<Option<Arc<NodeSvid>>>,
     /// The fingerprint of the roots that this node's identities trust.
     trusted: Option<String>,
 }
@@ -94,6 +99,15 @@ enum Proof<'a> {
     Token,
 }
 
+impl Proof<'_> {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::Token => "token",
+        }
+    }
+}
+
 impl NodeRenewer {
     /// Works until it is dropped.
     ///
@@ -102,7 +116,7 @@ impl NodeRenewer {
         let mut retry = RETRY_AFTER;
         loop {
             let before = self.good();
-            match self.obtain(before.as_deref()).await {
+            match self.obtain(before.as_ref()).await {
                 Ok(svid) => {
                     let trusted = Some(svid.bundle().fingerprint());
                     let is_news = self.trusted != trusted;
@@ -113,10 +127,11 @@ impl NodeRenewer {
                     let life = svid.not_after().duration_since(system_now()).unwrap_or_default();
                     let node = svid.identity().to_string();
                     info!(node, valid_for_s = life.as_secs(), "this node has a certificate");
-                    self.held.send_replace(Held::Certificate(Arc::new(svid)));
+                    let svid = Arc::new(svid);
+                    self.held.send_replace(Held::Certificate(svid.clone()));
                     retry = RETRY_AFTER;
                     // What is news to us is to the control plane that we have it: it waits for that word.
-                    self.rest(if is_news { Duration::ZERO } else { life / 2 }).await;
+                    self.rest(&svid, if is_news { Duration::ZERO } else { life / 2 }).await;
                 }
                 Err(error) => {
                     let retry_in_ms = retry.as_millis();
@@ -133,15 +148,17 @@ impl NodeRenewer {
     }
 
     /// Until a certificate is to be renewed, or doubted.
-    async fn rest(&self, life: Duration) {
+    async fn rest(&self, svid: &Arc<NodeSvid>, life: Duration) {
         let renew_at = system_now() + life;
+        let mut doubted = self.doubted.clone();
         sleep(GAP_MIN).await;
         while system_now() < renew_at {
+            let look = sleep(LOOK_EVERY.min(life));
             tokio::select! {
                 // Biased: doubt is rare and urgent.
                 biased;
-                () = self.doubted.notified() => return,
-                () = sleep(LOOK_EVERY.min(life)) => {}
+                Ok(_) = doubted.wait_for(|doubted| is_of(doubted.as_ref(), svid)) => return,
+                () = look => {}
             }
         }
     }
@@ -153,18 +170,27 @@ impl NodeRenewer {
         }
     }
 
-    /// By the certificate that there is; where that fails, by the token.
-    async fn obtain(&self, before: Option<&NodeSvid>) -> Result<NodeSvid, NodeCertificateError> {
-        if let Some(svid) = before {
-            match self.request(Proof::Certificate(svid)).await {
-                Ok(svid) => return Ok(svid),
-                Err(error) => {
-                    let error = chain(&error);
-                    warn!(error, "this node's certificate is not renewed by itself: by its token");
-                }
+    /// By the certificate that there is; where that fails, by the token. The other way round where the
+    /// certificate is doubted: it may renew itself, and not be taken all the same.
+    async fn obtain(
+        &self,
+        before: Option<&Arc<NodeSvid>>,
+    ) -> Result<NodeSvid, NodeCertificateError> {
+        let Some(svid) = before else { return self.request(Proof::Token).await };
+        let (first, second) = if is_of(self.doubted.borrow().as_ref(), svid) {
+            (Proof::Token, Proof::Certificate(svid))
+        } else {
+            (Proof::Certificate(svid), Proof::Token)
+        };
+        let by = first.label();
+        match self.request(first).await {
+            Ok(svid) => Ok(svid),
+            Err(error) => {
+                let error = chain(&error);
+                warn!(error, by, "this node's certificate is not renewed this way: by the other");
+                self.request(second).await
             }
         }
-        self.request(Proof::Token).await
     }
 
     async fn request(&self, proof: Proof<'_>) -> Result<NodeSvid, NodeCertificateError> {
@@ -186,6 +212,31 @@ impl NodeRenewer {
         let chain = answer.map_err(|_| NodeCertificateError::Timeout { after })??;
         Ok(NodeSvid::from_pem(&self.node, key, &chain, system_now())?)
     }
+}
+
+fn is_of(doubted: Option<&Arc<NodeSvid>>, svid: &Arc<NodeSvid>) -> bool {
+    doubted.is_some_and(|doubted| Arc::ptr_eq(doubted, svid))
+}
+
+/// Whether a certificate was not taken. Nothing else is a reason to have the token reviewed: a control plane
+/// that is away must not be asked by all nodes for another certificate when it comes back.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated || is_alert(status)
+}
+
+/// Whether the peer ended the TLS session: in 1.3 it judges our certificate when we are already talking.
+fn is_alert(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        // What TLS has against a peer is data that is invalid; a network that fails is any other kind.
+        let io = error.downcast_ref::<io::Error>();
+        let io = io.or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn trusting(bundle: &str) -> prost_types::Struct {

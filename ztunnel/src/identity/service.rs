@@ -93,10 +93,9 @@ impl CertificateSource for CertificateService {
             metadata: Some(impersonating(identity, &pods)),
             csr: request,
         };
-        let proven = proof.as_deref();
-        let answer = ask(settings, channel, proven, asked).await;
-        if answer.is_err() && proven.is_some() {
-            self.node.doubt();
+        let answer = ask(settings, channel, proof.as_deref(), asked).await;
+        if let (Err(ServiceError::Refused { source, .. }), Some(svid)) = (&answer, &proof) {
+            self.node.failed(svid, source);
         }
         answer
     }

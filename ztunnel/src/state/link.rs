@@ -226,8 +226,8 @@ async fn open(
     let answer = tokio::time::timeout_at(answer_by, client.delta_aggregated_resources(call))
         .await
         .map_err(|_| LinkError::Silent { address: address.clone() })?;
-    if answer.is_err() && proof.is_some() {
-        settings.node.doubt();
+    if let (Err(status), Some(svid)) = (&answer, &proof) {
+        settings.node.failed(svid, status);
     }
     let answer =
         answer.map_err(|status| LinkError::Stream { address, source: Box::new(status) })?;

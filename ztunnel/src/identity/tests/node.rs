@@ -15,7 +15,7 @@ use weft_xds::proto::auth::{
     istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
 };
 
-use super::*;
+use super::{super::node::is_refusal, *};
 
 /// How a request was proven, and whose certificate it was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ enum Seen {
 enum Nodes {
     Served,
     Refused,
+    /// With a certificate that proves nothing.
+    Deceived,
 }
 
 struct Control {
@@ -97,6 +99,9 @@ impl IstioCertificateService for Call {
         } else {
             Seen::WorkloadByToken
         });
+        if let (Nodes::Deceived, true) = (self.control.nodes, self.proven) {
+            return Err(Status::unauthenticated("this proves no node that is there"));
+        }
         let Some(prost_types::value::Kind::StringValue(identity)) = &identity.kind else {
             panic!("{identity:?}")
         };
@@ -209,6 +214,40 @@ async fn a_certificate_that_is_not_taken_any_more_is_replaced_by_the_token() {
     let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
     node.identities.svid(&bank).await.unwrap();
     control.saw(&Seen::NodeByToken, 2).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_could_renew_itself_and_proves_nothing_is_replaced_by_the_token() {
+    let (address, control, _server) = serve(Nodes::Deceived).await;
+    let dir = TempDir::new().unwrap();
+    let roots = control.authority().bundle().to_pem();
+    let node = node_with(settings(address, dir.path(), &roots, Duration::from_hours(1)));
+    let _hold = node.identities.hold_for(&web(), Priority::Warmup, &Arc::from("u-1"));
+    // The first one says which roots it has; then its certificates are doubted, again and again.
+    control.saw(&Seen::NodeByToken, 3).await;
+    let seen = control.seen.borrow().clone();
+    let by_itself = seen.iter().filter(|one| **one == Seen::NodeByCertificate).count();
+    assert!(by_itself <= 1, "{seen:?}");
+}
+
+#[test]
+fn only_a_refusal_of_the_certificate_is_a_reason_to_ask_for_another() {
+    for (status, refused) in [
+        (Status::unauthenticated("this proves no node that is there"), true),
+        (Status::permission_denied("this node may not have that certificate"), false),
+        (Status::resource_exhausted("node a asks too often"), false),
+        (Status::unavailable("the control plane stops"), false),
+        (failed(std::io::ErrorKind::ConnectionReset), false),
+        (failed(std::io::ErrorKind::UnexpectedEof), false),
+        (failed(std::io::ErrorKind::InvalidData), true),
+    ] {
+        assert_eq!(is_refusal(&status), refused, "{status:?}");
+    }
+}
+
+/// What a call comes to whose connection fails.
+fn failed(kind: std::io::ErrorKind) -> Status {
+    Status::from_error(Box::new(std::io::Error::from(kind)))
 }
 
 #[tokio::test]
