@@ -53,6 +53,9 @@ pub(super) fn workload(
 pub(super) fn workload_entry(at: At<'_>, name: &Name) -> Compiled {
     let Some(entry) = at.store.workload_entries.get(name) else { return Compiled::default() };
     let mut report = Report::new(Kind::WorkloadEntry, name);
+    for (name, _) in entry.spec.ports.iter().filter(|(_, port)| **port == 0) {
+        report.add(format!("spec.ports.{name}"), "0", "is not a port (1 to 65535)");
+    }
     let mut compile = || {
         let spec = &entry.spec;
         let address = report.ok(Address::parse(&spec.address), "spec.address", &spec.address)?;

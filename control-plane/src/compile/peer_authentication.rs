@@ -145,7 +145,11 @@ fn converted(at: At<'_>, policy: &PeerAuthentication) -> Option<Authorization> {
 
 fn ports_other_than(base: Mode, spec: &PeerAuthenticationSpec) -> Vec<u16> {
     let differs = |of: MtlsMode| mode(of).is_some_and(|mode| mode != base);
-    spec.port_level_mtls.iter().filter(|(_, m)| differs(m.mode)).map(|(port, _)| *port).collect()
+    spec.port_level_mtls
+        .iter()
+        .filter(|(_, m)| differs(m.mode))
+        .map(|(port, _)| port.get())
+        .collect()
 }
 
 fn unauthenticated() -> Clause {

@@ -44,13 +44,22 @@ pub(super) fn service(at: At<'_>, name: &ServiceName) -> Compiled {
 }
 
 fn ports(entry: &ServiceEntry, report: &mut Report) -> Vec<ServicePort> {
-    let ports = entry.spec.ports.iter().enumerate().map(|(i, port)| ServicePort {
-        name: port_name(Some(&port.name), i, report),
-        service_port: port.number,
-        target_port: port.target_port.unwrap_or(port.number),
-        app_protocol: app_protocol(&port.protocol),
-    });
-    ports.collect()
+    let mut ports = Vec::new();
+    for (i, port) in entry.spec.ports.iter().enumerate() {
+        let target_port = port.target_port.unwrap_or(port.number);
+        if port.number == 0 || target_port == 0 {
+            let message = "is not a port (1 to 65535): it is left out";
+            report.add(format!("spec.ports[{i}]"), "0", message);
+            continue;
+        }
+        ports.push(ServicePort {
+            name: port_name(Some(&port.name), i, report),
+            service_port: port.number,
+            target_port,
+            app_protocol: app_protocol(&port.protocol),
+        });
+    }
+    ports
 }
 
 fn identities(entry: &ServiceEntry, report: &mut Report) -> Vec<Identity> {

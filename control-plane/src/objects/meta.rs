@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error};
 
 use super::Name;
 
@@ -58,6 +58,35 @@ impl ObjectMeta {
     pub fn age(&self) -> (Arc<str>, Name) {
         (self.creation_timestamp.clone(), self.key())
     }
+}
+
+/// The labels of a selector. One that no object can have is refused: such a selector would select nothing, and
+/// what was to be guarded by it would be open.
+pub(super) fn selecting<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D::Error> {
+    let labels = Labels::deserialize(from)?;
+    for (key, value) in &labels {
+        if !is_label(key, value) {
+            let label = crate::escape::shown(&format!("{key}: {value}"));
+            return Err(D::Error::custom(format!("`{label}` is no label that an object can have")));
+        }
+    }
+    Ok(labels)
+}
+
+/// Spec: labels: `[<subdomain>/]<name>`, and a value that is as a name or empty.
+fn is_label(key: &str, value: &str) -> bool {
+    let (prefix, name) = key.rsplit_once('/').unwrap_or(("unsaid", key));
+    let of_name = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    let is_name = |text: &str| {
+        let ends = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        text.len() <= 63
+            && bytes.iter().copied().all(of_name)
+            && ends(bytes.first())
+            && ends(bytes.last())
+    };
+    let is_prefix = !prefix.is_empty() && prefix.len() <= 253 && prefix.bytes().all(of_name);
+    is_prefix && is_name(name) && (value.is_empty() || is_name(value))
 }
 
 /// Whether a label selector of the `matchLabels` form selects `labels`. An empty one selects everything.

@@ -60,6 +60,7 @@ pub struct ServiceEntryPort {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct WorkloadSelector {
+    #[serde(deserialize_with = "super::meta::selecting")]
     pub labels: Labels,
 }
 

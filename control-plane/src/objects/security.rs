@@ -3,7 +3,7 @@
 //! Unknown fields are refused here: an older reader that skipped a new condition would read a policy as
 //! matching more or less than was written (CVE-2022-21679).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc};
 
 use serde::Deserialize;
 
@@ -36,6 +36,7 @@ pub struct PeerAuthentication {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct WorkloadSelector {
+    #[serde(deserialize_with = "super::meta::selecting")]
     pub match_labels: Labels,
 }
 
@@ -146,7 +147,7 @@ pub struct PeerAuthenticationSpec {
     pub selector: Option<WorkloadSelector>,
     pub mtls: Mtls,
     /// By the port of the workload, not of the service.
-    pub port_level_mtls: BTreeMap<u16, Mtls>,
+    pub port_level_mtls: BTreeMap<NonZeroU16, Mtls>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]

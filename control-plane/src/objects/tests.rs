@@ -52,3 +52,27 @@ fn any_version_of_a_known_group_is_read() {
     assert_eq!(Kind::of("v1", "Pod"), Some(Kind::Pod));
     assert_eq!(Kind::of("example.com/v1", "Pod"), None);
 }
+
+#[test]
+fn a_selector_that_could_select_nothing_makes_a_policy_unreadable() {
+    for labels in [
+        json!({"app": "we b"}),
+        json!({"app": "*"}),
+        json!({"": "web"}),
+        json!({"/app": "web"}),
+        json!({"app": "-web"}),
+        json!({"app": "w".repeat(64)}),
+    ] {
+        let parsed = policy(&json!({"selector": {"matchLabels": labels}, "action": "DENY"}));
+        let Parsed::Unreadable(Object::AuthorizationPolicy(policy), error) = parsed else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(error.field, "spec.selector.matchLabels", "{error}");
+        assert!(error.message.ends_with("is no label that an object can have"), "{error}");
+        assert!(matches!(policy.spec, Spec::Unreadable { selector: None, .. }));
+    }
+    for labels in [json!({"app": ""}), json!({"a.b/c_d": "V-1.x"}), json!({})] {
+        let parsed = policy(&json!({"selector": {"matchLabels": labels}}));
+        assert!(matches!(parsed, Parsed::Object(_)), "{parsed:?}");
+    }
+}
