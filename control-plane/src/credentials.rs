@@ -99,7 +99,7 @@ fn of_folder(data: &Data, mesh: &Mesh) -> Result<Credentials> {
 }
 
 /// This process and no other, not even an earlier life of its pod.
-fn holder() -> Result<String> {
+pub(crate) fn holder() -> Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).context("no random bytes")?;

@@ -3,7 +3,10 @@
 //! Synchronous: apply, then look. A change of an object marks the units whose resources could come out
 //! differently; [`Index::flush`] compiles just these. The index is always as if it were compiled from scratch.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use weft_model::{Change, Identity, ResourceKey};
 
@@ -146,6 +149,12 @@ impl Index {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Of an object that is known.
+    pub(crate) fn uid(&self, key: &ObjectKey) -> Option<Arc<str>> {
+        let object = self.store.object(key)?;
+        Some(object.meta().uid.clone()).filter(|uid| !uid.is_empty())
     }
 
     /// Whether the caller is the node that has its name now. One without a uid was named by a token of ours and

@@ -38,12 +38,14 @@ mod run;
 mod serve;
 mod signing;
 mod source;
+mod status;
 mod stop;
 pub mod store;
 pub mod token;
 mod trust;
 mod validate;
 pub mod watch;
+mod written;
 
 pub use caller::Caller;
 pub use compile::Mesh;

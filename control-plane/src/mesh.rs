@@ -11,7 +11,7 @@ use weft_xds::{
     delta::Resources,
 };
 
-use crate::{Problem, compile::Mesh, index::Index, objects::Difference};
+use crate::{Problem, compile::Mesh, index::Index, objects::Difference, written::Board};
 
 /// The index and what is made of it.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(crate) struct Known {
     resources: watch::Sender<Resources>,
     complete: watch::Sender<bool>,
     problems: ArcSwap<Vec<Problem>>,
+    written: Board,
 }
 
 impl Known {
@@ -29,6 +30,7 @@ impl Known {
             resources: watch::Sender::new(Resources::default()),
             complete: watch::Sender::new(false),
             problems: ArcSwap::default(),
+            written: Board::default(),
         })
     }
 
@@ -44,6 +46,11 @@ impl Known {
 
     pub(crate) fn problems(&self) -> Arc<Vec<Problem>> {
         self.problems.load_full()
+    }
+
+    /// What users have written, where an API server is watched.
+    pub(crate) fn written(&self) -> &Board {
+        &self.written
     }
 
     /// Whether something was published. Before, nothing may be served: pods without the policies that guard

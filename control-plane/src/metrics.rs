@@ -16,17 +16,18 @@ pub(crate) struct Metrics {
     denied: [AtomicU64; DenialReason::ALL.len()],
     checks: AtomicU64,
     repaired: AtomicU64,
+    told: [[AtomicU64; WriteResult::ALL.len()]; Told::ALL.len()],
 }
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
-        /// Why a certificate was denied, as a label.
+macro_rules! labels {
+    ($(#[$of:meta])* $type:ident { $($(#[$doc:meta])* $name:ident => $label:literal,)* }) => {
+        $(#[$of])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum DenialReason {
+        pub(crate) enum $type {
             $($(#[$doc])* $name,)*
         }
 
-        impl DenialReason {
+        impl $type {
             const ALL: &[Self] = &[$(Self::$name,)*];
 
             pub(crate) fn label(self) -> &'static str {
@@ -38,7 +39,9 @@ macro_rules! reasons {
     };
 }
 
-reasons! {
+labels! {
+    /// Why a certificate was denied, as a label.
+    DenialReason {
     NoProof => "no_proof",
     ExpiredCertificate => "expired_certificate",
     Token => "token",
@@ -55,6 +58,30 @@ reasons! {
     RequestNames => "request_names",
     RequestCa => "request_ca",
     BadRequest => "bad_request",
+    }
+}
+
+labels! {
+    /// How a user is told.
+    Told {
+        Condition => "condition",
+        Event => "event",
+    }
+}
+
+labels! {
+    /// What came of a write to the API server.
+    WriteResult {
+        Written => "written",
+        /// It was there already.
+        There => "there",
+        /// The object was another by then.
+        Stale => "stale",
+        Refused => "refused",
+        Forbidden => "forbidden",
+        /// The server had too much to do, or could not be reached.
+        Busy => "busy",
+    }
 }
 
 /// A stream that is counted while this lives.
@@ -91,6 +118,13 @@ impl Metrics {
     pub(crate) fn checked(&self, repaired: usize) {
         self.checks.fetch_add(1, Relaxed);
         self.repaired.fetch_add(u64::try_from(repaired).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn told(&self, how: Told, result: WriteResult) {
+        let count = self.told.get(how as usize).and_then(|of| of.get(result as usize));
+        if let Some(count) = count {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn text(&self, resources: usize, problems: usize) -> String {
@@ -135,6 +169,7 @@ impl Metrics {
                 .expect("a String takes all text");
         }
         self.denials(&mut text);
+        self.tellings(&mut text);
         text
     }
 
@@ -147,6 +182,21 @@ impl Metrics {
             let (label, count) = (reason.label(), count.load(Relaxed));
             writeln!(text, "{name}{{reason=\"{label}\"}} {count}")
                 .expect("a String takes all text");
+        }
+    }
+
+    fn tellings(&self, text: &mut String) {
+        let name = "weft_status_writes_total";
+        let help =
+            "Conditions and Events that were to be written to the API server, by what came of it.";
+        write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n")
+            .expect("a String takes all text");
+        for (how, of) in Told::ALL.iter().zip(&self.told) {
+            for (result, count) in WriteResult::ALL.iter().zip(of) {
+                let (how, result, count) = (how.label(), result.label(), count.load(Relaxed));
+                writeln!(text, "{name}{{what=\"{how}\",result=\"{result}\"}} {count}")
+                    .expect("a String takes all text");
+            }
         }
     }
 }

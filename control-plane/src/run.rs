@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     serve::Discovery,
     source::{self, Source},
+    status,
     stop::{Stop, Stopper, stop},
     watch::Watches,
 };
@@ -106,6 +107,7 @@ pub async fn start(options: Options) -> Result<Running> {
     let metrics = Arc::new(Metrics::default());
     let (stopper, stop) = stop();
     let heard = Arc::new(Heard::default());
+    let statuses = status::open(&options.keys, known.clone(), metrics.clone(), &stop).await?;
     let opened = credentials::open(options.keys, &data, &options.mesh, heard.clone(), &stop);
     let Credentials { attestor, signing, trust, tasks: of_the_ca } = opened.await?;
 
@@ -135,7 +137,7 @@ pub async fn start(options: Options) -> Result<Running> {
             .max_decoding_message_size(REQUEST_BYTES_MAX),
     };
     let mut tasks = JoinSet::new();
-    for (name, one) in of_the_ca {
+    for (name, one) in of_the_ca.into_iter().chain(statuses) {
         task(&mut tasks, name, one);
     }
     let nodes = listen::serve(listener, certificate.clone(), routes, stop.clone());

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::mesh::Known;
 
-mod backoff;
+pub(crate) mod backoff;
 mod decode;
 mod failure;
 mod gather;

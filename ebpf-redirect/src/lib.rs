@@ -33,7 +33,6 @@ mod node;
 mod objects;
 mod pod;
 mod probe;
-mod processes;
 pub mod sockets;
 mod sys;
 

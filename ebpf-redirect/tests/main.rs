@@ -13,7 +13,6 @@
 
 mod app;
 mod capture;
-mod changes;
 mod cni;
 mod exemptions;
 mod leaving;
@@ -45,7 +44,6 @@ fn main() -> ExitCode {
     let wanted: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let all = [
         capture::TESTS,
-        changes::TESTS,
         cni::TESTS,
         exemptions::TESTS,
         leaving::TESTS,

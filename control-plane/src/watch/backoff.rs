@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
         Self { first, most, next: first }
     }
 
     /// Twice as long each time, and of that between half and all, by `chance` (0 to 1): or else all control
     /// planes that lost one API server would come back to it in one moment.
-    pub(super) fn wait(&mut self, chance: f64) -> Duration {
+    pub(crate) fn wait(&mut self, chance: f64) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(self.most);
         whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
     /// It went well: the next wait is a short one again.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 }

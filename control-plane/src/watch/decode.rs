@@ -12,6 +12,7 @@ use crate::{
     FieldProblem,
     escape::shown,
     objects::{Kind, Name, Object, ObjectKey, Parsed, parse},
+    written::Written,
 };
 
 /// A version of the whole cluster's state. Opaque.
@@ -22,6 +23,8 @@ pub(super) type Version = Arc<str>;
 pub(super) struct Item {
     pub(super) name: Name,
     pub(super) body: Body,
+    /// Of what users write, for its status.
+    pub(super) written: Option<Box<Written>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -156,7 +159,8 @@ fn item(resource: &Resource, text: &str) -> Result<(Item, Version), Rubbish> {
         What::Definitions => {
             let Headed { metadata } = serde_json::from_str(text)?;
             let version = metadata.resource_version.clone();
-            return Ok((Item { name: metadata.name()?, body: Body::Definition }, version));
+            let item = Item { name: metadata.name()?, body: Body::Definition, written: None };
+            return Ok((item, version));
         }
     };
     let mut value: Value = serde_json::from_str(text)?;
@@ -165,23 +169,28 @@ fn item(resource: &Resource, text: &str) -> Result<(Item, Version), Rubbish> {
     let version = text_of("resourceVersion").unwrap_or_default().into();
     let name = text_of("name").filter(|name| !name.is_empty()).ok_or(Rubbish::Nameless)?;
     let name = Name::new(text_of("namespace").unwrap_or_default(), name);
-    Ok((object(kind, name, value), version))
+    let written = match resource.what {
+        What::Custom(_) => Written::read(resource.plural, &value).map(Box::new),
+        What::BuiltIn(_) | What::Definitions => None,
+    };
+    let (name, body) = object(kind, name, value);
+    Ok((Item { name, body, written }, version))
 }
 
-fn object(kind: Kind, name: Name, value: Value) -> Item {
+fn object(kind: Kind, name: Name, value: Value) -> (Name, Body) {
     match parse(kind, value) {
         // The object's own name, so that both are one in memory.
         Ok(Parsed::Object(object) | Parsed::Unreadable(object, _)) => {
-            Item { name: object.meta().key(), body: Body::Object(object) }
+            (object.meta().key(), Body::Object(object))
         }
         Err(error) => {
             let problem = FieldProblem {
                 object: ObjectKey { kind, name: name.clone() },
                 field: error.field,
                 value: String::new(),
-                message: error.message,
+                message: format!("{}: its last good form stays, if there was one", error.message),
             };
-            Item { name, body: Body::Unreadable(problem) }
+            (name, Body::Unreadable(problem))
         }
     }
 }

@@ -147,24 +147,31 @@ impl Gather {
             Step::Delete(name) => {
                 let key = key(name);
                 self.unreadable.remove(&key);
+                self.known.written().remove(&key);
                 index.delete(&key);
             }
-            Step::Put(Item { name, body }) => match body {
-                Body::Object(object) => {
-                    self.unreadable.remove(&key(name));
-                    index.apply(&object);
+            Step::Put(Item { name, body, written }) => {
+                if let Some(written) = written {
+                    self.known.written().put(key(name.clone()), *written);
                 }
-                Body::Unreadable(problem) => {
-                    self.unreadable.insert(key(name), problem);
+                match body {
+                    Body::Object(object) => {
+                        self.unreadable.remove(&key(name));
+                        index.apply(&object);
+                    }
+                    Body::Unreadable(problem) => {
+                        self.unreadable.insert(key(name), problem);
+                    }
+                    Body::Definition => {}
                 }
-                Body::Definition => {}
-            },
+            }
         }
     }
 
     fn publish(&self) {
         if self.watches.unread().is_empty() {
             let resources = self.known.publish(|index| self.problems(index));
+            self.known.written().published();
             debug!(resources, "published");
         } else {
             // What is wrong is why not everything can be read.

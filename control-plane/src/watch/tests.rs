@@ -212,7 +212,7 @@ async fn an_object_that_cannot_be_decoded_is_told_and_stops_no_watch() {
     server.put("pods", bad);
     let scene = Scene::new(server);
     scene.until_complete().await;
-    let problem = "Pod shop/p0: spec.hostNetwork: invalid type: string \"yes\", expected a boolean";
+    let problem = "Pod shop/p0: spec.hostNetwork: invalid type: string \"yes\", expected a boolean: its last good form stays, if there was one";
     assert_eq!((scene.pods(), scene.problems()), (vec!["p1".to_owned()], vec![problem.to_owned()]));
 
     // One that was good stays as it was; the watch goes on.

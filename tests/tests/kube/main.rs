@@ -5,6 +5,7 @@ mod identities;
 mod leases;
 mod mesh;
 mod roots;
+mod statuses;
 mod the_api_server_itself;
 mod the_control_plane_watches;
 mod the_kubelet_itself;

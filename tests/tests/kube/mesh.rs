@@ -1,6 +1,6 @@
 //! A mesh's control plane over a real API server, in this process, and nodes that ask it.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -91,8 +91,13 @@ impl Control {
     }
 
     pub(crate) async fn with(cluster: &Cluster, ca: CaSource, lost_root: LostRoot) -> Result<Self> {
+        Self::by(cluster.kubeconfig(), ca, lost_root).await
+    }
+
+    /// One that reaches the API server by a kubeconfig.
+    pub(crate) async fn by(kubeconfig: &Path, ca: CaSource, lost_root: LostRoot) -> Result<Self> {
         let data = tempfile::tempdir().context("make the data folder")?;
-        let access = Access::Kubeconfig(cluster.kubeconfig().to_owned());
+        let access = Access::Kubeconfig(kubeconfig.to_owned());
         let accounts = NodeAccounts {
             namespace: MESH.to_owned(),
             names: vec![NODE.name.to_owned()],
@@ -123,6 +128,11 @@ impl Control {
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.stop.send(()).ok();
         self.process.join_next().await.context("it was started")??
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(crate) fn kill(mut self) {
+        self.process.abort_all();
     }
 
     async fn channel(&self, cluster: &Cluster, proof: Option<&NodeSvid>) -> Result<Channel> {
@@ -207,9 +217,14 @@ impl Control {
 
     /// How often a certificate was denied for a reason.
     pub(crate) async fn denied(&self, reason: &str) -> Result<u64> {
-        let row = format!("weft_control_certificates_denied_total{{reason=\"{reason}\"}} ");
+        let row = format!("weft_control_certificates_denied_total{{reason=\"{reason}\"}}");
+        self.metric(&row).await
+    }
+
+    /// The value of a metric, by the whole of its name and labels.
+    pub(crate) async fn metric(&self, row: &str) -> Result<u64> {
         let page = self.page("/metrics").await?;
-        let found = page.lines().find_map(|line| line.strip_prefix(&row));
+        let found = page.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
         found.with_context(|| format!("no {row}"))?.parse().context("a number")
     }
 }

@@ -159,7 +159,7 @@ async fn after_a_restart_and_410_what_was_deleted_meanwhile_is_gone_and_the_rest
 }
 
 /// All that the control plane may read.
-const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
+pub(crate) const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: weft-control}
 rules:
@@ -187,7 +187,7 @@ subjects: [{kind: ServiceAccount, name: default, namespace: shop}]
 ";
 
 /// A kubeconfig with a service account's token.
-async fn as_account(cluster: &Cluster, account: Account<'_>) -> Result<PathBuf> {
+pub(crate) async fn as_account(cluster: &Cluster, account: Account<'_>) -> Result<PathBuf> {
     let audience = "https://kubernetes.default.svc.cluster.local";
     let token = cluster.token(account, audience, None).await?;
     let mut config = Kubeconfig::read_from(cluster.kubeconfig())?;

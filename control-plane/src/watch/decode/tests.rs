@@ -93,6 +93,6 @@ fn what_is_not_of_the_api_is_refused() {
 fn of_a_definition_its_name_is_enough() {
     let object = json!({"metadata": {"name": "a.b", "resourceVersion": "2"}, "spec": 7});
     let read = event("customresourcedefinitions", "ADDED", &object);
-    let item = Item { name: Name::new("", "a.b"), body: Body::Definition };
+    let item = Item { name: Name::new("", "a.b"), body: Body::Definition, written: None };
     assert_eq!(read, Event::Put(item, "2".into()));
 }

@@ -6,7 +6,7 @@ fn name(name: &str) -> Name {
 }
 
 fn item(of: &str) -> Item {
-    Item { name: name(of), body: Body::Definition }
+    Item { name: name(of), body: Body::Definition, written: None }
 }
 
 fn page(items: &[&str], next: Option<&str>, version: &str) -> Page {
