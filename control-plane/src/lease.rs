@@ -158,20 +158,22 @@ impl Lease {
 
     async fn compete(&mut self) {
         loop {
-            self.wait().await;
+            let asked = self.wait().await;
             info!(lease = self.name, holder = self.holder, "duty is ours");
             self.held.send_replace(true);
-            let why = self.hold().await;
+            let why = self.hold(asked).await;
             self.held.send_replace(false);
             warn!(lease = self.name, holder = self.holder, why, "duty is lost");
         }
     }
 
-    /// Until the duty is ours.
-    async fn wait(&mut self) {
+    /// Until the duty is ours; says when it was asked for.
+    async fn wait(&mut self) -> Instant {
         loop {
+            // From before the request: whoever sees it taken has seen it later.
+            let asked = clock::instant();
             match self.attempt(self.pace.renew_within).await {
-                Ok(Attempt::Held) => return,
+                Ok(Attempt::Held) => return asked,
                 Ok(Attempt::Others) => {}
                 Err(error) => debug!(lease = self.name, error = %error, "lease not taken"),
             }
@@ -179,12 +181,11 @@ impl Lease {
         }
     }
 
-    /// Renews until that fails for too long; says why.
-    async fn hold(&mut self) -> &'static str {
-        let mut good_until = clock::instant() + self.pace.renew_within;
+    /// Renews what was asked for at that time until that fails for too long; says why.
+    async fn hold(&mut self, taken: Instant) -> &'static str {
+        let mut good_until = taken + self.pace.renew_within;
         loop {
             time::sleep_until((clock::instant() + self.pace.attempt_every).min(good_until)).await;
-            // From before the request: whoever sees it renewed has seen it later.
             let asked = clock::instant();
             if asked >= good_until {
                 return "it could not be renewed";
@@ -298,3 +299,6 @@ fn timestamp() -> Timestamp {
 fn refused(error: &kube::Error) -> LeaseError {
     LeaseError::Refused { reason: shown(&error.to_string()) }
 }
+
+#[cfg(test)]
+mod tests;
