@@ -3,11 +3,12 @@
 use std::{
     cell::Cell,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
 };
 
+use futures_util::future::LocalBoxFuture;
 use http::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -22,32 +23,68 @@ use ztunnel_core::{
 mod proxy_header;
 
 use crate::{
-    outcome::{Record, chain},
+    outcome::{Cut, Record, chain},
     pod::{Pod, Proof},
-    relay::{Plain, relay},
+    relay::{End, Plain, relay},
     socket::{Accepted, Sockets},
     telemetry::TunnelSide,
-    tunnel::hbone::server::{self, Blame, Incoming, Server, ServerError, Unread},
+    tunnel::hbone::{
+        InTunnel,
+        server::{self, Blame, Incoming, Server, ServerError, Unread},
+    },
 };
 
 /// Carries one connection that came in the clear.
-pub(crate) async fn serve_plain<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
+pub(crate) fn serve_plain<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    accepted: Accepted<S::Stream>,
+) -> impl Future<Output = ()> {
+    carry(Box::pin(connect_plain(pod, accepted)))
+}
+
+/// A connection whose two ends are there.
+struct Connected<C, S: Sockets> {
+    record: Record,
+    client: C,
+    server: Plain<S::Stream>,
+    cut: LocalBoxFuture<'static, Cut>,
+}
+
+/// Carries what `connecting` connects to its outcome; `None` has come to it already. It comes in a box, which is
+/// freed then: to connect takes more memory than carrying does.
+async fn carry<C: End, S: Sockets>(
+    connecting: Pin<Box<impl Future<Output = Option<Connected<C, S>>>>>,
+) {
+    let Some(Connected { record, mut client, mut server, cut }) = connecting.await else { return };
+    let ending = relay(&mut client, &mut server, &record.carried, cut).await;
+    record.finished(ending);
+}
+
+async fn connect_plain<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    accepted: Accepted<S::Stream>,
+) -> Option<Connected<Plain<S::Stream>, S>> {
     let Accepted { stream, peer, to } = accepted;
-    let mut client = Plain::new(stream);
+    let client = Plain::new(stream);
     let arrival = Arrival::from(InTheClear { target: pod.name.clone(), from: peer, dst: to });
     let mut record = Record::new(pod.shared.outcomes.clone(), Parties::arriving(&arrival));
     let permit = match admit(&pod, &arrival, &mut record).await {
         Ok(permit) => permit,
-        Err(refusal) => return record.refused(refusal),
+        Err(refusal) => {
+            record.refused(refusal);
+            return None;
+        }
     };
-    let mut server = match deliver(&pod, &permit).await {
-        Ok(stream) => stream,
-        Err(failure) => return record.failed(failure),
-    };
-    record.carrying(pod.uid.0.clone(), to.0);
-    let cut = pod.shared.cut(&permit);
-    let ending = relay(&mut client, &mut server, &record.carried, cut).await;
-    record.finished(ending);
+    match deliver(&pod, &permit).await {
+        Ok(server) => {
+            record.carrying(pod.uid.0.clone(), to.0);
+            Some(Connected { record, client, server, cut: pod.shared.cut(&permit) })
+        }
+        Err(failure) => {
+            record.failed(failure);
+            None
+        }
+    }
 }
 
 /// Serves one tunnel until it ends. `proof` is set once the caller has shown a certificate.
@@ -147,7 +184,8 @@ async fn requests<S: Sockets>(
                 if state == Requests::None {
                     state = Requests::Some;
                 }
-                pod.tasks.spawn(serve_request(pod.clone(), incoming, caller.clone()));
+                let connecting = connect_request(pod.clone(), incoming, caller.clone());
+                pod.tasks.spawn(carry(Box::pin(connecting)));
             }
             Some(Err(error)) => {
                 let (peer, from, text) = (&caller.peer, caller.from, chain(&error));
@@ -189,7 +227,11 @@ enum Requests {
     Draining,
 }
 
-async fn serve_request<S: Sockets>(pod: Rc<Pod<S>>, incoming: Incoming, caller: Rc<Caller>) {
+async fn connect_request<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    incoming: Incoming,
+    caller: Rc<Caller>,
+) -> Option<Connected<InTunnel<()>, S>> {
     let head = match incoming.head() {
         Ok(head) => head,
         Err(refusal) => {
@@ -197,7 +239,8 @@ async fn serve_request<S: Sockets>(pod: Rc<Pod<S>>, incoming: Incoming, caller: 
             let record =
                 Record::new(pod.shared.outcomes.clone(), caller.parties(Security::MutualTls));
             incoming.refuse(status(refusal.http_status()));
-            return record.refused(refusal);
+            record.refused(refusal);
+            return None;
         }
     };
     let arrival = Arrival::from(Tunnelled {
@@ -213,24 +256,28 @@ async fn serve_request<S: Sockets>(pod: Rc<Pod<S>>, incoming: Incoming, caller: 
         Ok(permit) => permit,
         Err(refusal) => {
             incoming.refuse(status(refusal.http_status()));
-            return record.refused(refusal);
+            record.refused(refusal);
+            return None;
         }
     };
-    let mut server = match deliver(&pod, &permit).await {
+    let server = match deliver(&pod, &permit).await {
         Ok(server) => server,
         Err(failure) => {
             incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
-            return record.failed(failure);
+            record.failed(failure);
+            return None;
         }
     };
-    let mut client = match incoming.accept(permit.local(), ()) {
-        Ok(client) => client,
-        Err(error) => return record.failed(Failure::Broken { error: chain(&error) }),
-    };
-    record.carrying(pod.uid.0.clone(), caller.local.0);
-    let cut = pod.shared.cut(&permit);
-    let ending = relay(&mut client, &mut server, &record.carried, cut).await;
-    record.finished(ending);
+    match incoming.accept(permit.local(), ()) {
+        Ok(client) => {
+            record.carrying(pod.uid.0.clone(), caller.local.0);
+            Some(Connected { record, client, server, cut: pod.shared.cut(&permit) })
+        }
+        Err(error) => {
+            record.failed(Failure::Broken { error: chain(&error) });
+            None
+        }
+    }
 }
 
 async fn admit<S: Sockets>(

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
+use futures_util::future::LocalBoxFuture;
 use tokio::{net::lookup_host, time::timeout};
 use weft_model::{Hostname, Identity, IpFamilies, Network, PeerAddr, View, WorkloadUid};
 use ztunnel_core::{
@@ -10,7 +11,7 @@ use ztunnel_core::{
 };
 
 use crate::{
-    outcome::Record,
+    outcome::{Cut, Record},
     pod::{Counted, Pod},
     relay::{Plain, relay},
     socket::{Accepted, Sockets},
@@ -24,43 +25,69 @@ use crate::{
 const ATTEMPTS_MAX: usize = 3;
 
 /// Carries one captured connection from its arrival to its outcome.
-pub async fn serve<S: Sockets>(pod: Rc<Pod<S>>, accepted: Accepted<S::Stream>) {
+pub fn serve<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    accepted: Accepted<S::Stream>,
+) -> impl Future<Output = ()> {
+    // Boxed, and freed when both ends are connected: to connect takes ten times the memory that carrying does, and
+    // most connections are idle for most of their lives.
+    let connecting = Box::pin(connect(pod, accepted));
+    async move {
+        let Some(Connected { record, mut client, mut server, cut }) = connecting.await else {
+            return;
+        };
+        let carried = &record.carried;
+        let ending = match &mut server {
+            Server::Plain(server, _counted) => relay(&mut client, server, carried, cut).await,
+            Server::Tunnel(server, _counted) => relay(&mut client, server, carried, cut).await,
+            Server::Nested(server, _counted) => relay(&mut client, server, carried, cut).await,
+        };
+        record.finished(ending);
+    }
+}
+
+/// A connection whose two ends are there.
+struct Connected<S: Sockets> {
+    record: Record,
+    client: Plain<S::Stream>,
+    server: Server<S>,
+    cut: LocalBoxFuture<'static, Cut>,
+}
+
+/// `None` when it has come to its outcome already.
+async fn connect<S: Sockets>(
+    pod: Rc<Pod<S>>,
+    accepted: Accepted<S::Stream>,
+) -> Option<Connected<S>> {
     let Accepted { stream, peer, to } = accepted;
-    let mut client = Plain::new(stream);
+    let client = Plain::new(stream);
     let arrival = Arrival::from(Captured { source: pod.name.clone(), dst: to });
     let mut record = Record::new(pod.shared.outcomes.clone(), Parties::arriving(&arrival));
     record.parties.source.address = Some(peer.0);
     let (view, permit) = pod.shared.permit(&arrival).await;
     let permit = match permit {
         Ok(permit) => permit,
-        Err(refusal) => return record.refused(refusal),
+        Err(refusal) => {
+            record.refused(refusal);
+            return None;
+        }
     };
     record.parties = record.parties.clone().resolved(&view, permit.resolved());
     let attempt = Attempt { pod: &pod, view: &view, permit: &permit, client: peer };
-    let server = match attempt.reach(&mut record.parties).await {
-        Ok(server) => server,
-        Err(Unreached::Refused(refusal)) => return record.refused(refusal),
-        Err(Unreached::Failed(failure)) => return record.failed(failure),
-    };
-    record.carrying(pod.uid.0.clone(), to.0);
-    let cut = pod.shared.cut(&permit);
-    let ending = match server {
-        Server::Plain(stream, _counted) => {
-            relay(&mut client, &mut Plain::new(stream), &record.carried, cut).await
+    match attempt.reach(&mut record.parties).await {
+        Ok(server) => {
+            record.carrying(pod.uid.0.clone(), to.0);
+            return Some(Connected { record, client, server, cut: pod.shared.cut(&permit) });
         }
-        Server::Tunnel(mut stream, _counted) => {
-            relay(&mut client, &mut stream, &record.carried, cut).await
-        }
-        Server::Nested(mut stream, _counted) => {
-            relay(&mut client, &mut stream, &record.carried, cut).await
-        }
-    };
-    record.finished(ending);
+        Err(Unreached::Refused(refusal)) => record.refused(refusal),
+        Err(Unreached::Failed(failure)) => record.failed(failure),
+    }
+    None
 }
 
 /// The other end, connected.
 enum Server<S: Sockets> {
-    Plain(S::Stream, Option<Counted>),
+    Plain(Plain<S::Stream>, Option<Counted>),
     Tunnel(InTunnel<Place>, Option<Counted>),
     /// In a tunnel of its own, which no other connection shares, inside of a shared one.
     Nested(InTunnel<()>, Option<Counted>),
@@ -120,7 +147,7 @@ impl<S: Sockets> Attempt<'_, S> {
         match hop {
             Hop::Plaintext { to } => {
                 let stream = self.pod.connect(self.address(&to, parties).await?).await?;
-                Ok(Server::Plain(stream, counted))
+                Ok(Server::Plain(Plain::new(stream), counted))
             }
             Hop::Hbone { carrier: Carrier::Tcp, via, authority, expect } => {
                 let via = self.address(&via, parties).await?;

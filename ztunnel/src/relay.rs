@@ -6,7 +6,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -71,18 +71,18 @@ pub enum Ending<R> {
 }
 
 /// Carries until the end. `cut` completes when the connection may not go on; both ends are then reset.
-/// Cancel safe: dropping it loses what is in flight, and `carried` has what was not.
+/// Cancel safe: dropping it loses what is in flight, and `carried` has what was not. `cut` is pinned outside: by value
+/// it would be in the future twice.
 pub async fn relay<C: End, S: End, R>(
     client: &mut C,
     server: &mut S,
     carried: &Carried,
-    cut: impl Future<Output = R>,
+    mut cut: impl Future<Output = R> + Unpin,
 ) -> Ending<R> {
     let (mut up, mut down) = (Flow::new(&carried.to_server), Flow::new(&carried.to_client));
-    let mut cut = pin!(cut);
     let ending = poll_fn(|cx| {
         // First, so that a revoked permit wins over bytes that are also ready.
-        if let Poll::Ready(reason) = cut.as_mut().poll(cx) {
+        if let Poll::Ready(reason) = Pin::new(&mut cut).poll(cx) {
             return Poll::Ready(Ending::Cut(reason));
         }
         poll_both(cx, client, server, &mut up, &mut down)

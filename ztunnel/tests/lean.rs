@@ -1,14 +1,22 @@
 //! What the mesh costs a proxy in memory, as the allocator counts it: the same number at every run.
 
-use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+use std::{
+    hint::black_box,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    sync::Arc,
+};
 
 use tikv_jemalloc_ctl::thread;
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 use weft_model::*;
 use weft_xds::{
     codec::{ResourceType, encode_workload},
     delta::Client,
     proto::discovery::{DeltaDiscoveryResponse, Node},
 };
+
+use crate::fixture::{Enrolled, Mesh, run};
 
 const WORKLOADS: u32 = 10_000;
 
@@ -79,4 +87,38 @@ fn a_newer_view_costs_what_changed() {
     let more = held_bytes() - before;
     assert!((1..32 * 1024).contains(&more), "{more} bytes for one change");
     black_box((view, newer));
+}
+
+/// Connections measured, and as many before them, which make the tunnel and what else all share.
+const CONNECTIONS: usize = 64;
+
+/// Connections over which an answer has come, and nothing since. The test's own ends allocate nothing.
+async fn idle(pod: &Enrolled, app: &TcpListener) -> Vec<TcpStream> {
+    let mut ends = Vec::with_capacity(2 * CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        let mut client = TcpStream::connect(pod.captured).unwrap();
+        client.write_all(b"?").unwrap();
+        let mut server = app.accept().await.unwrap().0;
+        server.write_all(b"!").await.unwrap();
+        client.set_nonblocking(true).unwrap();
+        while client.read(&mut [0]).is_err() {
+            tokio::task::yield_now().await;
+        }
+        ends.extend([client, server.into_std().unwrap()]);
+    }
+    ends
+}
+
+#[test]
+fn an_idle_connection_costs_both_proxies_together_at_most_8000_bytes() {
+    run(async {
+        let (mesh, pod, _web) = Mesh::pair();
+        let app = mesh.serve_web().await;
+        let first = idle(&pod, &app).await;
+        let before = held_bytes();
+        let more = idle(&pod, &app).await;
+        let each = (held_bytes() - before) / CONNECTIONS as u64;
+        assert!((1_000..8_000).contains(&each), "{each} bytes for each connection");
+        drop((first, more));
+    });
 }

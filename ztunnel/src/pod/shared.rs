@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::{Future, pending},
     rc::Rc,
     sync::Arc,
 };
@@ -20,7 +19,10 @@ use ztunnel_core::{
     Arrival, Draw, Failure, Load, Peer, Permit, Refusal, Resolved, Retry, authorize, resolve,
 };
 
-use super::{streams::Streams, unproven::Unproven};
+use super::{
+    streams::{Streams, Ticket},
+    unproven::Unproven,
+};
 use crate::{
     config::Limits,
     identity::Identities,
@@ -163,21 +165,22 @@ impl Shared {
     }
 
     /// Completes when the connection may not go on. From the call on it counts among those of its source.
-    pub fn cut(&self, permit: &Permit) -> impl Future<Output = Cut> + use<> {
-        let source = match permit.resolved() {
-            Resolved::Outbound(outbound) => Some(outbound.source.identity()),
-            Resolved::Inbound(inbound) => match &inbound.peer {
-                Peer::Proven(identity) => Some(identity.clone()),
-                Peer::Unauthenticated => None,
-            },
-        };
-        let (ticket, revoked) = (self.streams.open(source), self.revoked(permit));
-        async move {
-            tokio::select! {
-                // Biased: what is forbidden is said to be so, whatever else would end it.
-                biased;
-                refusal = revoked => Cut::Revoked(refusal),
-                () = ticket.cut() => Cut::Shed,
+    /// Boxed, because only the destination's node enforces: only there is the permit kept, and may be revoked.
+    pub fn cut(&self, permit: &Permit) -> LocalBoxFuture<'static, Cut> {
+        match permit.resolved() {
+            Resolved::Outbound(outbound) => {
+                let ticket = self.streams.open(Some(outbound.source.identity()));
+                Box::pin(async move {
+                    ticket.cut().await;
+                    Cut::Shed
+                })
+            }
+            Resolved::Inbound(inbound) => {
+                let ticket = self.streams.open(match &inbound.peer {
+                    Peer::Proven(identity) => Some(identity.clone()),
+                    Peer::Unauthenticated => None,
+                });
+                Box::pin(revoked_or_shed(permit.clone(), self.views.clone(), ticket))
             }
         }
     }
@@ -191,34 +194,6 @@ impl Shared {
                 count,
                 "limits.memory is passed: the newest streams of the identity with most are cut"
             );
-        }
-    }
-
-    /// Completes when a newer view no longer permits the connection.
-    fn revoked(&self, permit: &Permit) -> impl Future<Output = Refusal> + use<> {
-        // Only the destination's node enforces, so only there can a permit be revoked.
-        let watched = match permit.resolved() {
-            Resolved::Outbound(_) => None,
-            Resolved::Inbound(_) => Some((permit.clone(), self.views.clone())),
-        };
-        async move {
-            let Some((permit, mut views)) = watched else { return pending().await };
-            let uid = permit.local().uid.clone();
-            let mut decided: Option<Arc<View>> = None;
-            loop {
-                let view = views.borrow_and_update().clone();
-                // At once too: the view may have changed while the connection was being made. Later, pods come and
-                // go all the time and policies seldom: most views say nothing new about this connection.
-                if decided.is_none_or(|before| !before.agrees_on(&view, &uid))
-                    && let Err(refusal) = permit.still_holds(&view)
-                {
-                    return refusal;
-                }
-                decided = Some(view);
-                if views.changed().await.is_err() {
-                    return pending().await;
-                }
-            }
         }
     }
 
@@ -245,6 +220,32 @@ impl Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+/// Completes when a newer view no longer permits the connection, or when its memory is needed.
+async fn revoked_or_shed(
+    permit: Permit,
+    mut views: watch::Receiver<Arc<View>>,
+    ticket: Ticket,
+) -> Cut {
+    let mut decided: Option<Arc<View>> = None;
+    loop {
+        let view = views.borrow_and_update().clone();
+        // At once too: the view may have changed while the connection was being made. Later, pods come and go all
+        // the time and policies seldom: most views say nothing new about this connection.
+        if decided.is_none_or(|before| !before.agrees_on(&view, &permit.local().uid))
+            && let Err(refusal) = permit.still_holds(&view)
+        {
+            return Cut::Revoked(refusal);
+        }
+        decided = Some(view);
+        tokio::select! {
+            // Biased: what is forbidden is said to be so, whatever else would end it.
+            biased;
+            Ok(()) = views.changed() => {}
+            () = ticket.cut() => return Cut::Shed,
+        }
     }
 }
 
