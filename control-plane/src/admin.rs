@@ -78,6 +78,7 @@ impl Pages {
             return response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into());
         }
         match path {
+            "/livez" => response(StatusCode::OK, "text/plain", "alive\n".into()),
             // Ready stays ready: who loses the API server goes on serving what it knows, and says how old it is.
             "/healthz/ready" | "/readyz" if self.known.is_complete() => {
                 response(StatusCode::OK, "text/plain", "ready\n".into())
