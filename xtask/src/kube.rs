@@ -25,8 +25,8 @@ const GO_WHEEL: Wheel = Wheel {
     program: "go/bin/go",
 };
 
-/// Builds etcd, kube-apiserver, kube-controller-manager and kubectl, unless they are there: about 3 minutes on two
-/// cores, and 1 GB of modules.
+/// Builds etcd, kube-apiserver, kube-controller-manager, kubectl and Helm, unless they are there: about 4 minutes on
+/// two cores, and 1 GB of modules.
 pub(crate) fn build(root: &Path) -> Result<()> {
     if std::env::var_os(GIVEN).is_some() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The programs of a control plane.
+//! The programs of a control plane, and those that talk to it.
 
 use std::{
     path::{Path, PathBuf},

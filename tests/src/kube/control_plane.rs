@@ -24,10 +24,16 @@ impl ControlPlane {
     /// Starts one that reaches the API server by `kubeconfig`, on ports that the system chooses. Returns when
     /// it listens; it is ready when it has read everything.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
+        Self::start_told(kubeconfig, &["run", "--kubernetes"].map(str::to_owned)).await
+    }
+
+    /// The same, told more than that.
+    pub async fn start_told(kubeconfig: &Path, args: &[String]) -> Result<Self> {
         let ground = Ground::new()?;
         let mut command = mortal(&binary("weft-control")?);
         command
-            .args(["run", "--kubernetes", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args(args)
+            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--data={}", ground.dir().join("data").display()))
             .env("RUST_LOG", "info,weft_control=debug")

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::Write,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -14,18 +16,34 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::PostParams,
+    config::{AuthInfo, Kubeconfig, NamedAuthInfo},
+};
+use serde_json::Value;
 
 use super::{Cluster, assets::asset};
 
 /// The shortest that the API server issues.
 const TOKEN_SECONDS: i64 = 600;
 
+/// Whom tokens for the API server itself are for.
+const AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
+
 /// A service account by its namespace and name.
 #[derive(Debug, Clone, Copy)]
 pub struct Account<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
+}
+
+/// Whether it is done, or only tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Apply {
+    /// Validated, admitted, and not stored.
+    Dry,
+    Really,
 }
 
 impl Cluster {
@@ -79,10 +97,36 @@ impl Cluster {
         made.status.and_then(|status| status.token).context("a token request without a token")
     }
 
+    /// A kubeconfig with a service account's token, and no more than its rights.
+    pub async fn kubeconfig_of(&self, account: Account<'_>) -> Result<PathBuf> {
+        let token = self.token(account, AUDIENCE, None).await?;
+        let mut config = Kubeconfig::read_from(self.kubeconfig())?;
+        let auth_info = Some(AuthInfo { token: Some(token.into()), ..AuthInfo::default() });
+        let name = config.auth_infos.first().context("an administrator")?.name.clone();
+        config.auth_infos = vec![NamedAuthInfo { name, auth_info, ..NamedAuthInfo::default() }];
+        let path = format!("{}-{}", account.namespace, account.name);
+        let path = self.kubeconfig().with_extension(path);
+        // JSON is YAML.
+        fs::write(&path, serde_json::to_string(&config)?)?;
+        Ok(path)
+    }
+
     /// Applies manifests, whatever their kinds, and takes fields over that others own.
     pub fn apply(&self, yaml: &str) -> Result<()> {
         self.kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], yaml)?;
         Ok(())
+    }
+
+    /// Applies objects in their order, as Helm does. A field that the API server does not know is an error.
+    pub fn install(&self, objects: &[Value], apply: Apply) -> Result<()> {
+        // Not as one List: kubectl would judge its items itself, and the API server knows more.
+        let all: Vec<_> = objects.iter().map(Value::to_string).collect();
+        let mut args = vec!["apply", "--server-side", "--validate=strict", "-f", "-"];
+        match apply {
+            Apply::Dry => args.push("--dry-run=server"),
+            Apply::Really => {}
+        }
+        self.kubectl_with(&args, &all.join("\n---\n")).map(drop)
     }
 
     /// Runs kubectl with something to read.

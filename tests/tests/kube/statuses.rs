@@ -15,7 +15,7 @@ use weft_tests::{
 
 use crate::{
     mesh::{Control, MESH, cluster},
-    the_control_plane_watches::{RIGHTS, as_account},
+    the_control_plane_watches::RIGHTS,
 };
 
 /// Kind, plural, group.
@@ -382,7 +382,7 @@ async fn who_may_write_no_status_counts_that_and_goes_on_with_all_else_until_it_
     cluster.apply(RIGHTS)?;
     cluster.apply(MESH_RIGHTS)?;
     let account = Account { namespace: "shop", name: "default" };
-    let kubeconfig = as_account(&cluster, account).await?;
+    let kubeconfig = cluster.kubeconfig_of(account).await?;
     write(&cluster, "AuthorizationPolicy", "deny", "{action: DENY, rules: [{}]}")?;
     let control = Control::by(&kubeconfig, CaSource::Own, LostRoot::Refuse).await?;
     let counted = eventually("the refusal is counted", LONG, async || {

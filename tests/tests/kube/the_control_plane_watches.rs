@@ -1,9 +1,6 @@
 //! The control plane over a real API server: what it reads, and what it does when it cannot.
 
-use std::{fs, path::PathBuf};
-
-use anyhow::{Context, Result, ensure};
-use kube::config::{AuthInfo, Kubeconfig, NamedAuthInfo};
+use anyhow::{Result, ensure};
 use weft_tests::kube::{Account, Cluster, ControlPlane};
 
 /// A pod of `shop` with an address, as a kubelet would report it.
@@ -186,27 +183,13 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: weft-con
 subjects: [{kind: ServiceAccount, name: default, namespace: shop}]
 ";
 
-/// A kubeconfig with a service account's token.
-pub(crate) async fn as_account(cluster: &Cluster, account: Account<'_>) -> Result<PathBuf> {
-    let audience = "https://kubernetes.default.svc.cluster.local";
-    let token = cluster.token(account, audience, None).await?;
-    let mut config = Kubeconfig::read_from(cluster.kubeconfig())?;
-    let auth_info = Some(AuthInfo { token: Some(token.into()), ..AuthInfo::default() });
-    let name = config.auth_infos.first().context("an administrator")?.name.clone();
-    config.auth_infos = vec![NamedAuthInfo { name, auth_info, ..NamedAuthInfo::default() }];
-    let path = cluster.kubeconfig().with_extension("account");
-    // JSON is YAML.
-    fs::write(&path, serde_json::to_string(&config)?)?;
-    Ok(path)
-}
-
 #[tokio::test]
 async fn forbidden_and_then_allowed_recovers_with_the_least_of_rights() -> Result<()> {
     let cluster = Cluster::own().await?;
     let account = Account { namespace: "shop", name: "default" };
     cluster.namespace("shop", &[]).await?;
     pod(&cluster, "web-1", "10.0.0.1")?;
-    let control = ControlPlane::start(&as_account(&cluster, account).await?).await?;
+    let control = ControlPlane::start(&cluster.kubeconfig_of(account).await?).await?;
     let problems = control.until("/problems", |page| page.contains("pods are not heard")).await?;
     ensure!(problems.contains("cannot watch resource") || problems.contains("403"), "{problems}");
     let (status, page) = control.page("/readyz")?;

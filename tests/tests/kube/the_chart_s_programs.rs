@@ -1,0 +1,146 @@
+//! What the chart starts is what the programs understand, with rights that are enough and no more.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use weft_tests::{
+    kube::{Account, Apply, Chart, Cluster, ControlPlane},
+    lab::binary,
+};
+use ztunnel::config::Config;
+
+use crate::the_chart::{MESH, lost_root, other_values};
+
+const CONTROL: (&str, &str) = ("Deployment", "weft-control");
+const NODE: (&str, &str) = ("DaemonSet", "weft-node");
+const FIELDS: [(&str, &str); 4] = [
+    ("spec.nodeName", "node-1"),
+    ("metadata.name", "weft-node-x"),
+    ("metadata.namespace", MESH),
+    ("status.podIP", "10.0.0.9"),
+];
+
+/// Errors: the program does not know an argument, or cannot read its value.
+fn parses(program: &str, args: &[String], env: &BTreeMap<String, String>) -> Result<()> {
+    // With it at the end all before it is parsed, and nothing is begun.
+    let output = Command::new(binary(program)?).args(args).arg("--help").envs(env).output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {args:?}: {error}");
+    Ok(())
+}
+
+#[test]
+fn the_programs_know_all_that_the_chart_tells_them() -> Result<()> {
+    for values in [json!({}), other_values(), lost_root()] {
+        let chart = Chart::render(MESH, &values)?;
+        let control = chart.container(CONTROL, "weft-control", &FIELDS)?;
+        parses("weft-control", &control.args, &control.env)?;
+        let agent = chart.container(NODE, "weft-redirect", &FIELDS)?;
+        parses("weft-redirect", &agent.args, &agent.env)?;
+        let proxy = chart.container(NODE, "ztunnel", &FIELDS)?;
+        parses("ztunnel", &proxy.args, &proxy.env)?;
+
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ztunnel.yaml");
+        let text = chart.object("ConfigMap", "weft-proxy")?["data"]["ztunnel.yaml"].as_str();
+        fs::write(&file, text.context("the proxy has a configuration")?)?;
+        let config = Config::load(Some(&file), proxy.env)?.to_json();
+        let name = format!("https://weft-control.{MESH}.svc:15012");
+        let served_as = format!("--server-name=weft-control.{MESH}.svc");
+        ensure!(control.args.contains(&served_as), "{control:?}");
+        for (path, wanted) in [
+            ("/node/name", "node-1"),
+            ("/node/pod_namespace", MESH),
+            ("/ca/address", name.as_str()),
+            ("/xds/address", name.as_str()),
+            ("/ca/node_certificate", "on"),
+        ] {
+            assert_eq!(config.pointer(path), Some(&json!(wanted)), "{path} in {config}");
+        }
+        let socket = config.pointer("/zds/socket").and_then(Value::as_str).unwrap_or_default();
+        ensure!(agent.args.contains(&format!("--zds={socket}")), "{socket} in {agent:?}");
+    }
+    let wrong = parses("weft-control", &["run".to_owned(), "--no-such".to_owned()], &[].into());
+    ensure!(wrong.is_err(), "a flag that does not exist is known");
+    Ok(())
+}
+
+/// With everything but where it listens and keeps its data.
+fn told(chart: &Chart) -> Result<Vec<String>> {
+    let control = chart.container(CONTROL, "weft-control", &FIELDS)?;
+    let own =
+        |arg: &String| ["--listen=", "--admin=", "--data="].iter().any(|o| arg.starts_with(o));
+    Ok(control.args.into_iter().filter(|arg| !own(arg)).collect())
+}
+
+#[tokio::test]
+async fn the_control_plane_needs_no_more_rights_than_the_chart_gives() -> Result<()> {
+    let cluster = Cluster::own().await?;
+    cluster.namespace(MESH, &[]).await?;
+    let chart = Chart::render(MESH, &json!({}))?;
+    cluster.install(chart.objects(), Apply::Really)?;
+    let account = Account { namespace: MESH, name: "weft-control" };
+    let kubeconfig = cluster.kubeconfig_of(account).await?;
+    let first = ControlPlane::start_told(&kubeconfig, &told(&chart)?).await?;
+    let second = ControlPlane::start_told(&kubeconfig, &told(&chart)?).await?;
+    for control in [&first, &second] {
+        control.ready().await?;
+        let (status, page) = control.page("/livez")?;
+        ensure!(status == 200, "/livez is answered {status}: {page}");
+    }
+    // One of the two holds the lease and tends the CA, which needs most.
+    let tended = async |control: &ControlPlane| {
+        control.until("/ca", |page| page.contains("settled")).await.map(drop)
+    };
+    tokio::select! {
+        one = tended(&first) => one?,
+        other = tended(&second) => other?,
+    }
+    for control in [&first, &second] {
+        let log = fs::read_to_string(control.log())?;
+        ensure!(!log.contains("forbidden") && !log.contains("403"), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_installed_mesh_reads_no_secrets_but_its_own() -> Result<()> {
+    let cluster = Cluster::own().await?;
+    cluster.namespace(MESH, &[]).await?;
+    let may = |account: &str, what: &[&str]| {
+        let user = format!("--as=system:serviceaccount:{MESH}:{account}");
+        let mut args = vec!["auth", "can-i", "--quiet", &user];
+        args.extend(what);
+        // It fails when the answer is no.
+        cluster.kubectl(&args).is_ok()
+    };
+    for (values, own, others) in
+        [(json!({}), "weft-root-ca", "cacerts"), (other_values(), "cacerts", "weft-root-ca")]
+    {
+        let objects = Chart::render(MESH, &values)?;
+        let rights = objects.objects().iter().filter(|object| is_right(object));
+        cluster.install(&rights.cloned().collect::<Vec<_>>(), Apply::Really)?;
+        let own = format!("secrets/{own}");
+        ensure!(may("weft-control", &["get", &own, "-n", MESH]));
+        let refused: [&[&str]; 6] = [
+            &["get", &format!("secrets/{others}"), "-n", MESH],
+            &["list", "secrets", "-n", MESH],
+            &["get", "secrets", "-A"],
+            &["get", &own, "-n", "kube-system"],
+            &["create", "pods", "-n", MESH],
+            &["patch", "configmaps/other", "-n", MESH],
+        ];
+        for what in refused {
+            ensure!(!may("weft-control", what), "weft-control may {what:?}");
+        }
+        for what in [&["get", "secrets", "-A"][..], &["get", &own, "-n", MESH], &["get", "nodes"]] {
+            ensure!(!may("weft-node", what), "weft-node may {what:?}");
+        }
+    }
+    Ok(())
+}
+
+fn is_right(object: &Value) -> bool {
+    object["apiVersion"] == "rbac.authorization.k8s.io/v1" || object["kind"] == "ServiceAccount"
+}
