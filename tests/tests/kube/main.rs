@@ -1,10 +1,12 @@
 //! On Kubernetes, with a real API server: one module a promise.
 
 mod a_label_is_all_that_it_takes;
+mod agents_come_and_go;
 mod identities;
 mod leases;
 mod mesh;
 mod roots;
+mod scene;
 mod statuses;
 mod the_api_server_itself;
 mod the_chart;

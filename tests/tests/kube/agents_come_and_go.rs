@@ -1,0 +1,121 @@
+//! While the agent, the one before it or the API server is away, captured pods stay captured.
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::{
+    kube::eventually,
+    lab::{LONG, Signal},
+};
+
+use super::scene::{CLIENT, FAR, OUT, Scene, WEB, four_pods};
+
+#[tokio::test]
+async fn a_restarted_agent_takes_up_what_is_wanted_and_lets_go_what_is_not() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "weft.mesh/dataplane-mode=enabled")?;
+    scene.becomes_announced("shop", "web", true).await?;
+    scene.becomes_announced("shop", "client", true).await?;
+    scene.kill_agent()?;
+    scene.label(&["pod", "-n", "shop", "web"], "weft.mesh/dataplane-mode=disabled")?;
+    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
+    // The sandboxes are found by their processes: no plugin tells of them again.
+    scene.start_agent()?;
+    scene.becomes_announced("shop", "web", false).await?;
+    scene.becomes_announced("shop", "out", true).await?;
+    ensure!(scene.announced("shop", "client").await?, "a captured pod was given up");
+    let uid = scene.pods("shop")?.get("client").await?.metadata.uid.context("a pod has a UID")?;
+    let log = scene.agent_log();
+    let let_go = log.lines().find(|line| line.contains("un-enrolled") && line.contains(&uid));
+    ensure!(let_go.is_none(), "a captured pod was let go and taken up again: {let_go:?}");
+    scene.kill_proxy()?;
+    ensure!(scene.reaches(FAR, WEB)?, "a pod that was let go is not called directly");
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke without its proxy");
+    ensure!(!scene.reaches(OUT, FAR)?, "a pod that came in spoke without its proxy");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_known_stays_in_force_while_the_api_server_is_away() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
+    scene.becomes_announced("shop", "client", true).await?;
+    scene.cluster.stop()?;
+    scene.kill_proxy()?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke while the API server was away");
+    ensure!(scene.reaches(OUT, FAR)?, "a pod that is out was captured");
+    scene.cluster.restart().await?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod was let go by a new list");
+    // The watches cannot go on from where they were: 410.
+    scene.cluster.forget().await?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod was let go by a list from scratch");
+    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode-")?;
+    scene.becomes_announced("shop", "client", false).await?;
+    ensure!(scene.reaches(CLIENT, FAR)?, "what came after the outage is not heard");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_begins_while_the_api_server_is_away_leaves_proxies_what_they_have()
+-> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
+    scene.becomes_announced("shop", "client", true).await?;
+    scene.tell_control_plane("shop", &["client"])?;
+    let load = scene.load(CLIENT, FAR, 1)?;
+    // The proxy has a stock of the pod's sockets from here on: an agent that knows nobody makes none.
+    load.answered(20, LONG)?;
+    load.stop()?.refuse_failures()?;
+    scene.cluster.stop()?;
+    scene.kill_agent()?;
+    scene.start_agent()?;
+    let what = "the proxy dials the next agent, and is answered";
+    eventually(what, LONG, async || {
+        (scene.agent_log().matches("proxy connected").count() == 2).then_some(())
+    })
+    .await
+    .with_context(|| scene.agent_log())?;
+    for _ in 0..3 {
+        ensure!(scene.reaches(CLIENT, FAR)?, "the proxy dropped a pod: {}", scene.proxy_log());
+    }
+    scene.cluster.restart().await?;
+    scene.has_enrolled(4).await?;
+    let load = scene.load(CLIENT, FAR, 1)?;
+    load.answered(200, LONG).with_context(|| scene.agent_log())?;
+    load.stop()?.refuse_failures()?;
+    scene.kill_proxy()?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke without its proxy");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_next_agent_takes_over_and_the_last_one_keeps_its_proxies() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
+    scene.becomes_announced("shop", "client", true).await?;
+    let mut last = scene.agent.take().context("an agent runs")?;
+    scene.start_agent()?;
+    let what = "the last agent yields and the next one has its pods";
+    eventually(what, LONG, async || {
+        let log = scene.agent_log();
+        (log.contains("yielded to another agent") && log.matches(" enrolled ").count() == 4)
+            .then_some(())
+    })
+    .await
+    .with_context(|| scene.agent_log())?;
+    ensure!(last.is_running(), "the last agent left its proxies alone");
+    // Its proxy is still there, and is the only one that could answer.
+    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
+    scene.kill_proxy()?;
+    scene.start_proxy()?;
+    scene.becomes_announced("shop", "out", true).await?;
+    last.signal(Signal::Term)?;
+    ensure!(last.exit(LONG)?.success(), "the last agent ended badly");
+    Ok(())
+}
