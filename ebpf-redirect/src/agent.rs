@@ -244,14 +244,17 @@ fn listen(path: &Path, proxy: ProxyUser) -> Result<PacketListener, AgentError> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        match std::fs::remove_file(path) {
+        // Bound beside and renamed: a socket that is there can be dialled.
+        let hidden = path.with_extension("new");
+        match std::fs::remove_file(&hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = PacketListener::bind(path)?;
-        chown(path, Some(Uid::from_raw(proxy.uid)), Some(Gid::from_raw(proxy.gid)))?;
-        chmod(path, Mode::RUSR | Mode::WUSR)?;
+        let listener = PacketListener::bind(&hidden)?;
+        chown(&hidden, Some(Uid::from_raw(proxy.uid)), Some(Gid::from_raw(proxy.gid)))?;
+        chmod(&hidden, Mode::RUSR | Mode::WUSR)?;
         listener.listen()?;
+        std::fs::rename(&hidden, path)?;
         Ok(listener)
     };
     bound().map_err(|source| AgentError::Path { what: "ZDS socket", path: path.to_owned(), source })

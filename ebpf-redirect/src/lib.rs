@@ -33,6 +33,7 @@ mod node;
 mod objects;
 mod pod;
 mod probe;
+mod processes;
 pub mod sockets;
 mod sys;
 

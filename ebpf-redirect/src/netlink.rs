@@ -177,7 +177,7 @@ pub struct Repaired {
 ///
 /// `sources` are the addresses that the pod speaks from: without a preferred source the kernel picks the
 /// destination, and `connect()` fails with ENETUNREACH.
-pub fn ensure_routing(dns: DnsCapture, sources: &[IpAddr]) -> io::Result<Repaired> {
+pub fn ensure_routing(sources: &[IpAddr]) -> io::Result<Repaired> {
     let mut socket = Socket::route()?;
     let mut repaired = Repaired::default();
     // Routes first: a rule without its route would let a marked packet through to the next rule.
@@ -187,15 +187,25 @@ pub fn ensure_routing(dns: DnsCapture, sources: &[IpAddr]) -> io::Result<Repaire
             repaired.routes += 1;
         }
     }
-    let dns_rules: &[Rule] = if dns == DnsCapture::On { &DNS_RULES } else { &[] };
-    for rule in CAPTURE_RULES.iter().chain(dns_rules) {
+    repaired.rules = ensure_rules(&mut socket, &CAPTURE_RULES)?;
+    Ok(repaired)
+}
+
+/// Makes the rules that capture name lookups, and says how many were not there yet. Idempotent.
+pub fn ensure_dns_rules() -> io::Result<u32> {
+    ensure_rules(&mut Socket::route()?, &DNS_RULES)
+}
+
+fn ensure_rules(socket: &mut Socket, rules: &[Rule]) -> io::Result<u32> {
+    let mut made = 0;
+    for rule in rules {
         for family in FAMILIES {
             if socket.create(rule.message(RTM_NEWRULE, family))? {
-                repaired.rules += 1;
+                made += 1;
             }
         }
     }
-    Ok(repaired)
+    Ok(made)
 }
 
 /// Removes the rules that capture name lookups.

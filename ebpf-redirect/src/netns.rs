@@ -10,6 +10,7 @@ use std::thread;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::processes;
 use crate::sys;
 
 /// Why a namespace cannot be used.
@@ -37,6 +38,15 @@ pub enum NetnsError {
         /// The name.
         path: PathBuf,
     },
+}
+
+/// By what a namespace that is still there is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// The path that led to it leads there.
+    AsBefore,
+    /// The process that it was known by ended; the path is that of another one.
+    ByAnotherProcess,
 }
 
 /// An open network namespace. Keeping it open keeps the namespace.
@@ -83,7 +93,30 @@ impl Netns {
 
     /// Whether the path still leads to this namespace. Asked before and after anything is done in it:
     /// a runtime may have made another pod's namespace under the same name (istio#61211).
-    pub fn verify(&self) -> Result<(), NetnsError> {
+    ///
+    /// A process is no name: when it has ended, any other that is in the namespace takes its place.
+    pub fn verify(&mut self) -> Result<Known, NetnsError> {
+        let Err(error) = self.follow_path() else { return Ok(Known::AsBefore) };
+        self.path = self.other_process().ok_or(error)?;
+        Ok(Known::ByAnotherProcess)
+    }
+
+    /// Whether it is known by a process that is in it, and not by a name.
+    pub(crate) fn is_a_process_s(&self) -> bool {
+        processes::of_netns(&self.path).is_some()
+    }
+
+    /// Its number may be another process's by this time: only the namespace itself counts.
+    fn other_process(&self) -> Option<PathBuf> {
+        let proc = processes::of_netns(&self.path)?.parent()?;
+        let is_inside = |process: &Path| {
+            processes::netns_identity(process).is_some_and(|it| it == self.file_identity())
+        };
+        let other = processes::oldest(proc, is_inside).ok()??;
+        Some(processes::netns(&other))
+    }
+
+    fn follow_path(&self) -> Result<(), NetnsError> {
         let meta = std::fs::metadata(&self.path)
             .map_err(|source| NetnsError::Open { path: self.path.clone(), source })?;
         if (meta.dev(), meta.ino()) == self.file_identity() {

@@ -22,12 +22,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
-use tracing::warn;
+use tracing::{info, warn};
 use weft_redirect_abi::PodCounter;
 
 use crate::attach::AttachError;
 use crate::netlink::{self, Address, DnsCapture, Link, Monitor, Reach, Repaired};
-use crate::netns::{Netns, NetnsError};
+use crate::netns::{Known, Netns, NetnsError};
 use crate::node::{Node, NodeError};
 use crate::objects::ObjectError;
 use crate::sockets::Listener;
@@ -127,7 +127,7 @@ impl Pod {
         enrolment: Enrolment,
         listeners: &[Listener],
     ) -> Result<Self, PodError> {
-        let Enrolment { uid, netns, dns, addresses } = enrolment;
+        let Enrolment { uid, mut netns, dns, addresses } = enrolment;
         netns.verify()?;
         check_addresses(&netns, &addresses)?;
         let taken_over = drain::forget_other_namespace(node, &uid, &netns)?;
@@ -150,10 +150,18 @@ impl Pod {
         self.programs.fill_listeners(listeners)?;
         let surroundings = Surroundings::look(&self.netns)?;
         node.maps().set_addresses(self.netns.cookie(), &surroundings.addresses)?;
+        // Lookups are delivered only while they are steered: those of a pod that keeps its own from here on ...
+        if self.dns == DnsCapture::Off {
+            self.settle_lookups()?;
+        }
         self.settle(&surroundings)?;
         self.programs.attach_steer(&self.netns)?;
+        // ... are let go before, and those of the others are taken behind.
+        if self.dns == DnsCapture::On {
+            self.settle_lookups()?;
+        }
         // The name may lead to another pod by this time: then what was done is undone.
-        self.netns.verify()?;
+        self.verify()?;
         node.maps().capture(self.netns.cookie())?;
         Ok(())
     }
@@ -172,16 +180,37 @@ impl Pod {
     pub fn repair(&mut self, node: &mut Node) -> Result<Repaired, PodError> {
         // Before looking, so that what changes meanwhile is news again.
         self.monitor.drain();
-        self.netns.verify()?;
+        self.verify()?;
         let surroundings = Surroundings::look(&self.netns)?;
         node.maps().set_addresses(self.netns.cookie(), &surroundings.addresses)?;
-        self.settle(&surroundings)
+        let lookups = self.settle_lookups()?;
+        let Repaired { rules, routes } = self.settle(&surroundings)?;
+        Ok(Repaired { rules: rules + lookups, routes })
+    }
+
+    /// Whether its namespace is still there.
+    pub fn verify(&mut self) -> Result<(), PodError> {
+        match self.netns.verify()? {
+            Known::AsBefore => Ok(()),
+            Known::ByAnotherProcess => {
+                let netns = self.netns.path().display();
+                info!(pod = %self.uid, %netns, "a process ended; another one is in the pod's namespace");
+                self.programs.write_record(&self.netns)
+            }
+        }
+    }
+
+    /// How many rules were missing that take name lookups.
+    fn settle_lookups(&self) -> Result<u32, PodError> {
+        inside(&self.netns, "routing lookups", || match self.dns {
+            DnsCapture::On => netlink::ensure_dns_rules(),
+            DnsCapture::Off => netlink::remove_dns_rules().map(|()| 0),
+        })
     }
 
     fn settle(&mut self, surroundings: &Surroundings) -> Result<Repaired, PodError> {
         let sources = surroundings.sources();
-        let dns = self.dns;
-        let repaired = inside(&self.netns, "routing", || netlink::ensure_routing(dns, &sources))?;
+        let repaired = inside(&self.netns, "routing", || netlink::ensure_routing(&sources))?;
         let turned_on = inside(&self.netns, "setting sysctls", sysctl::turn_on)?;
         self.programs.record_sysctls(turned_on)?;
         self.programs.attach_guards(&self.netns, &surroundings.links)?;

@@ -72,14 +72,19 @@ const LISTENERS: [(Slot, u16, SocketKind, SocketKind); 5] = [
 ];
 
 /// Opens the listeners of a pod; those of IPv4 only, on a machine without IPv6.
-pub fn listen(dns: DnsCapture) -> io::Result<Vec<Listener>> {
+///
+/// Those that are open are kept, with what waits in them, as far as they are still needed.
+pub fn listen(dns: DnsCapture, open: &[Listener]) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (slot, port, v4, v6) in LISTENERS {
         if dns == DnsCapture::Off && matches!(slot, Slot::DnsUdp | Slot::DnsTcp) {
             continue;
         }
         for (family, kind) in [(Family::V4, v4), (Family::V6, v6)] {
-            match listener(slot, family, port) {
+            let kept = open.iter().find(|one| one.kind == kind);
+            let listening =
+                kept.map_or_else(|| listener(slot, family, port), |one| one.socket.try_clone());
+            match listening {
                 Ok(socket) => listeners.push(Listener { kind, slot, family, socket }),
                 Err(error)
                     if family == Family::V6 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {

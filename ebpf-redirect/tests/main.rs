@@ -13,6 +13,7 @@
 
 mod app;
 mod capture;
+mod changes;
 mod cni;
 mod exemptions;
 mod leaving;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let wanted: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let all = [
         capture::TESTS,
+        changes::TESTS,
         cni::TESTS,
         exemptions::TESTS,
         leaving::TESTS,

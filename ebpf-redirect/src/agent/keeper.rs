@@ -15,7 +15,7 @@ use super::chain;
 use super::inheritance::Inheritance;
 use super::roster::{News, Offer, Roster};
 use super::source::Source;
-use super::wanted::{Ask, Standing, Status, Wanted, WantedPod};
+use super::wanted::{Ask, Standing, Status, WantedPod};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::pod::{Drained, Draining, Enrolment, Pod, PodError, PodUid};
@@ -95,21 +95,17 @@ impl Keeper {
         }
     }
 
-    /// Releases the pods that are captured and neither wanted nor ours: an earlier agent left them, and they were
-    /// not taken up before they were let go.
-    fn resume(&mut self, pinned: &BTreeSet<PodUid>, wanted: &Wanted) {
-        for uid in pinned {
-            if wanted.contains(uid) || self.pods.contains_key(uid) {
-                continue;
+    /// Releases a pod that is captured and not ours: it was not taken up, or a change of it failed.
+    fn resume(&mut self, uid: &PodUid) {
+        let resumed = Draining::resume(&mut self.node, uid);
+        self.roster.remove(uid);
+        match resumed {
+            Ok(Some(draining)) => self.drain(uid.clone(), draining),
+            Ok(None) => {
+                info!(pod = %uid, "nothing of the pod is left");
+                self.forget(uid);
             }
-            match Draining::resume(&mut self.node, uid) {
-                Ok(Some(draining)) => self.drain(uid.clone(), draining),
-                Ok(None) => {
-                    info!(pod = %uid, "pod was gone, its pins are removed");
-                    self.forget(uid);
-                }
-                Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
-            }
+            Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
         }
     }
 
@@ -143,9 +139,8 @@ impl Keeper {
             .pods
             .iter()
             .filter(|(uid, held)| match held {
-                Held::Enrolled { wanted: held, .. } | Held::Failed { wanted: held, .. } => {
-                    wanted.pods.get(uid) != Some(held)
-                }
+                // Nobody knows where it is by this time: it stays captured where we have it.
+                Held::Enrolled { .. } | Held::Failed { .. } => !wanted.contains(uid),
                 Held::Draining(_) => false,
             })
             .map(|(uid, _)| uid.clone())
@@ -153,17 +148,29 @@ impl Keeper {
         for uid in unwanted {
             self.release(&uid);
         }
+        for uid in &wanted.elsewhere {
+            // Where it was said to be it is not: it is not tried there again.
+            if let Some(Held::Failed { .. }) = self.pods.get(uid) {
+                self.pods.remove(uid);
+                self.forget(uid);
+            }
+        }
         if wanted.standing == Standing::Whole {
             let mut pinned = self.pinned();
-            self.resume(&pinned, &wanted);
+            for uid in &pinned {
+                if !wanted.contains(uid) && !self.pods.contains_key(uid) {
+                    self.resume(uid);
+                }
+            }
             pinned.retain(|uid| wanted.contains(uid));
             self.inheritance.expect(pinned, Instant::now());
         }
         for (uid, wanted) in wanted.pods {
             match self.pods.get(&uid) {
-                Some(Held::Enrolled { .. } | Held::Failed { .. }) => {}
-                // Wanted again: its rules are still there, and are taken over.
-                Some(Held::Draining(_)) | None => {
+                Some(Held::Enrolled { wanted: held, .. } | Held::Failed { wanted: held, .. })
+                    if *held == wanted => {}
+                // Whatever is there of it already is taken over: changed, or wanted again, it is never open.
+                Some(Held::Enrolled { .. } | Held::Failed { .. } | Held::Draining(_)) | None => {
                     self.enroll(&uid, wanted, RETRY);
                     // Proxies are served between two of many pods.
                     yield_now().await;
@@ -193,7 +200,7 @@ impl Keeper {
                     pod = %uid, netns = %wanted.netns.display(), cookie = pod.netns().cookie(),
                     duration_us = started.elapsed().as_micros(), "enrolled"
                 );
-                self.pods.insert(uid.clone(), Held::Enrolled { wanted, pod: Box::new(pod), watch });
+                self.hold(uid, Held::Enrolled { wanted, pod: Box::new(pod), watch });
                 self.say(uid, &Status::Captured { error: None });
                 self.roster.add(offer);
             }
@@ -216,14 +223,24 @@ impl Keeper {
     fn fail(&mut self, uid: &PodUid, wanted: WantedPod, delay: Duration) {
         let again = Instant::now() + delay;
         let delay = (delay * 2).min(RETRY_MAX);
-        self.pods.insert(uid.clone(), Held::Failed { wanted, again, delay });
+        self.hold(uid, Held::Failed { wanted, again, delay });
+    }
+
+    fn hold(&mut self, uid: &PodUid, held: Held) {
+        if let Some(Held::Enrolled { watch, .. }) = self.pods.insert(uid.clone(), held) {
+            watch.abort();
+        }
     }
 
     fn try_enroll(&mut self, uid: &PodUid, wanted: &WantedPod) -> Result<(Pod, Offer), PodError> {
         let dns = wanted.dns;
         let netns = Netns::open(&wanted.netns)?;
         let offered = Netns::open(&wanted.netns)?;
-        let listeners = netns.run(|| sockets::listen(dns))?.map_err(|source| PodError::Inside {
+        let before = self.roster.offer(uid);
+        let before = before.filter(|offer| offer.netns.cookie() == netns.cookie());
+        let open = before.as_ref().map_or(&[][..], |offer| &offer.listeners);
+        let opened = netns.run(|| sockets::listen(dns, open))?;
+        let listeners = opened.map_err(|source| PodError::Inside {
             what: "opening listeners",
             netns: wanted.netns.clone(),
             source,
@@ -281,7 +298,7 @@ impl Keeper {
                     }
                 }
             }
-            Held::Failed { .. } => self.forget(uid),
+            Held::Failed { .. } => self.resume(uid),
             Held::Draining(draining) => {
                 self.pods.insert(uid.clone(), Held::Draining(draining));
             }
@@ -371,15 +388,14 @@ impl Keeper {
         let (mut touched, mut gone, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for (uid, held) in &mut self.pods {
             match held {
-                Held::Enrolled { pod, .. } if pod.netns().verify().is_err() => {
-                    gone.push(uid.clone());
-                }
-                Held::Enrolled { pod, .. } => match pod.newly_guarded() {
+                Held::Enrolled { pod, .. } => match pod.verify().and_then(|()| pod.newly_guarded())
+                {
                     Ok(0) => {}
                     Ok(packets) => {
                         error!(pod = %uid, packets, "captured packets met the guard");
                         touched.push(uid.clone());
                     }
+                    Err(PodError::Netns(_)) => gone.push(uid.clone()),
                     Err(error) => {
                         error!(pod = %uid, error = chain(&error), "the guard cannot be read");
                     }
@@ -442,12 +458,15 @@ impl Keeper {
 
     /// The namespace went, or its name leads to another one. Where the pod stays wanted, that one is enrolled.
     fn lose(&mut self, uid: &PodUid) {
-        let Some(Held::Enrolled { wanted, watch, .. }) = self.pods.remove(uid) else { return };
+        let Some(Held::Enrolled { wanted, pod, watch }) = self.pods.remove(uid) else { return };
         watch.abort();
         warn!(pod = %uid, netns = %wanted.netns.display(), "the pod's namespace is gone");
         self.roster.remove(uid);
         self.fail(uid, wanted, RETRY);
-        if let Err(error) = Draining::resume(&mut self.node, uid) {
+        // Without a process in it the namespace may still be the pod's, and wait for the next: it stays closed.
+        if !pod.netns().is_a_process_s()
+            && let Err(error) = Draining::resume(&mut self.node, uid)
+        {
             error!(pod = %uid, error = chain(&error), "a lost pod's pins cannot be removed");
         }
         let error = Some("its network namespace is gone".to_owned());

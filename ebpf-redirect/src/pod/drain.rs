@@ -84,7 +84,7 @@ impl Draining {
     }
 
     /// Removes what is left, once no connection is captured any more.
-    pub fn finish(self, node: &mut Node) -> Result<Drained, PodError> {
+    pub fn finish(mut self, node: &mut Node) -> Result<Drained, PodError> {
         if self.netns.verify().is_err() {
             forget(node, &self.uid, self.netns.cookie())?;
             return Ok(Drained::Completely);

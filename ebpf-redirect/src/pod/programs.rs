@@ -76,7 +76,8 @@ impl PodPrograms {
         Ok(programs)
     }
 
-    fn write_record(&mut self, netns: &Netns) -> Result<(), PodError> {
+    /// Says whose the pins are.
+    pub(super) fn write_record(&mut self, netns: &Netns) -> Result<(), PodError> {
         let before = self.record.get(&0, 0).map_err(failed("RECORD"))?;
         let (device, inode) = netns.file_identity();
         let bytes = netns.path().as_os_str().as_bytes();

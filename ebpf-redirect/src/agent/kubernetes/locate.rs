@@ -20,6 +20,7 @@ use super::objects::{End, Facts};
 use crate::agent::chain;
 use crate::netns::Netns;
 use crate::pod::{PodError, PodUid, check_addresses};
+use crate::processes;
 
 #[cfg(test)]
 mod tests;
@@ -157,23 +158,12 @@ fn search(proc: &Path, ids: &[&str], host: Option<(u64, u64)>) -> io::Result<Opt
     // The systemd driver writes the UID with underscores.
     let both = |id: &&str| [format!("pod{id}"), format!("pod{}", id.replace('-', "_"))];
     let names: Vec<String> = ids.iter().flat_map(both).collect();
-    let mut oldest: Option<(u64, PathBuf)> = None;
-    for entry in fs::read_dir(proc)? {
-        let process = entry?.path();
-        // It may end while we look at it: then it is not the one.
-        let Ok(cgroup) = fs::read_to_string(process.join("cgroup")) else { continue };
-        if !is_in(&cgroup, &names) {
-            continue;
-        }
-        let netns = process.join("ns/net");
-        let Ok(meta) = fs::metadata(&netns) else { continue };
-        let Some(start) = start_time(&process) else { continue };
-        let is_older = oldest.as_ref().is_none_or(|(before, _)| start < *before);
-        if Some((meta.dev(), meta.ino())) != host && is_older {
-            oldest = Some((start, netns));
-        }
-    }
-    Ok(oldest.map(|(_, netns)| netns))
+    let found = processes::oldest(proc, |process| {
+        let cgroup = fs::read_to_string(process.join("cgroup"));
+        let netns = processes::netns_identity(process);
+        cgroup.is_ok_and(|cgroup| is_in(&cgroup, &names)) && netns.is_some() && netns != host
+    });
+    Ok(found?.map(|process| processes::netns(&process)))
 }
 
 /// Whether a part of a cgroup's path is the pod's: `pod<uid>`, or `kubepods-burstable-pod<uid>.slice`.
@@ -186,11 +176,4 @@ fn is_in(cgroup: &str, names: &[String]) -> bool {
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
         })
     })
-}
-
-/// When the process started, in ticks. Spec: proc(5), field 22; the name before it may hold anything.
-fn start_time(process: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(19)?.parse().ok()
 }

@@ -1,0 +1,174 @@
+//! What changes about a pod that stays in the mesh: nothing of it goes out in the clear meanwhile.
+
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use super::app::{ask, serve};
+use super::tap::Tap;
+use super::tests;
+use super::world::{Who, World, at, ip_says, until};
+
+tests![
+    a_pod_whose_settings_change_stays_captured,
+    a_pod_whose_change_fails_stays_captured,
+    a_pod_that_is_known_by_a_process_stays_captured_when_that_ends,
+];
+
+/// Tells a thread to stop when it goes.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Has pod A call pod C, connection after connection, while `change` goes on.
+fn refuse_gaps(world: &World, change: impl FnOnce(&dyn Fn())) {
+    world.inside(Who::C, || serve(8080));
+    let tap = Tap::open(world);
+    let (netns, to) = (world.netns(Who::A), at(Who::C.v4(), 8080));
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failures: Vec<String> = thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut failures = Vec::new();
+            while failures.is_empty() && !stop.load(Ordering::Relaxed) {
+                match netns.run(|| ask(to)).unwrap() {
+                    Ok(line) if line.starts_with("outbound") => {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(line) => failures.push(line),
+                    Err(error) => failures.push(error.to_string()),
+                }
+            }
+            failures
+        });
+        // Also when a look panics: the scope waits for its threads.
+        let _stopping = Stopping(&stop);
+        let served_more = || {
+            let before = served.load(Ordering::Relaxed);
+            until("connections are served", || {
+                (served.load(Ordering::Relaxed) > before + 3 || client.is_finished()).then_some(())
+            });
+        };
+        served_more();
+        change(&served_more);
+        served_more();
+        stop.store(true, Ordering::Relaxed);
+        client.join().unwrap()
+    });
+    assert_eq!(failures, Vec::<String>::new());
+    assert_eq!(tap.from(world, Who::A.v4()), []);
+}
+
+fn a_pod_whose_settings_change_stays_captured() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let lookups_are_captured = || {
+        let rules = ip_says(&format!("-n {} rule", world.name(Who::A)));
+        rules.lines().filter(|rule| rule.starts_with("91:")).count()
+    };
+    assert_eq!(lookups_are_captured(), 1);
+    refuse_gaps(&world, |served_more| {
+        for round in 0..10 {
+            let (dns, rules) = if round % 2 == 0 { (false, 0) } else { (true, 1) };
+            world.ask_to_enroll_with(Who::A, &json!({ "dnsCapture": dns }));
+            until("the pod's lookups are captured as they should be", || {
+                (lookups_are_captured() == rules).then_some(())
+            });
+            served_more();
+        }
+    });
+}
+
+fn a_pod_whose_change_fails_stays_captured() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    refuse_gaps(&world, |served_more| {
+        world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
+        world.reaches(Who::A, "failed");
+        served_more();
+        world.ask_to_enroll(Who::A);
+        world.reaches(Who::A, "ready");
+        world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
+        world.reaches(Who::A, "failed");
+    });
+    world.unenroll(Who::A);
+    world.forgets(Who::A);
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
+    assert_eq!(line, format!("app {}", Who::A.v4()));
+}
+
+/// Ends with the test.
+struct Process(Child);
+
+impl Process {
+    fn of(world: &World, who: Who) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &world.name(who), "sleep", "600"]);
+        let process = Self(command.spawn().unwrap());
+        let inside = world.netns(who).file_identity().1;
+        until("the process is in the pod", || {
+            let link = std::fs::read_link(process.netns()).ok()?;
+            (link.to_str()? == format!("net:[{inside}]")).then_some(())
+        });
+        process
+    }
+
+    fn netns(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
+
+    fn end(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_pod_that_is_known_by_a_process_stays_captured_when_that_ends() {
+    let world = World::new();
+    let mut processes = [Process::of(&world, Who::A), Process::of(&world, Who::A)];
+    let netns = processes[0].netns();
+    world.ask_to_enroll_with(Who::A, &json!({ "netns": netns }));
+    world.reaches(Who::A, "captured");
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let [first, second] = &mut processes;
+    refuse_gaps(&world, |_| {
+        first.end();
+        let other = second.netns();
+        until("the agent looks at another process", || {
+            world.agent_log().contains(&other).then_some(())
+        });
+    });
+    world.reaches(Who::A, "ready");
+    // Nobody is left who could speak, and whoever comes is closed until it is found.
+    second.end();
+    world.reaches(Who::A, "failed");
+    until("its proxy has let go", || {
+        let asked = world.inside(Who::A, || ask(at(Who::C.v4(), 8080)));
+        asked.map(|line| assert!(line.starts_with("outbound"), "{line}")).is_err().then_some(())
+    });
+    let _third = Process::of(&world, Who::A);
+    world.ask_to_enroll(Who::A);
+    world.reaches(Who::A, "ready");
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
+    assert!(line.starts_with("outbound"), "{line}");
+    world.unenroll(Who::A);
+    world.forgets(Who::A);
+    assert!(!world.pins(Who::A).exists());
+}
