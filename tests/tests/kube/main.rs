@@ -10,6 +10,5 @@ mod scene;
 mod statuses;
 mod the_api_server_itself;
 mod the_chart;
-mod the_chart_s_programs;
 mod the_control_plane_watches;
 mod the_kubelet_itself;

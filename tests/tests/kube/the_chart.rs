@@ -9,10 +9,16 @@ use weft_tests::{
     lab::LONG,
 };
 
-pub(crate) const MESH: &str = "weft-system";
+mod monitoring;
+mod objects;
+mod programs;
+
+const MESH: &str = "weft-system";
+const CONTROL: (&str, &str) = ("Deployment", "weft-control");
+const NODE: (&str, &str) = ("DaemonSet", "weft-node");
 
 /// Every value another than the chart's own.
-pub(crate) fn other_values() -> Value {
+fn other_values() -> Value {
     json!({
         "image": {
             "registry": "localhost:5000/mesh", "tag": "v9", "pullPolicy": "Always", "pullSecrets": ["pull"],
@@ -36,7 +42,7 @@ pub(crate) fn other_values() -> Value {
 }
 
 /// The one value that does not go with the others.
-pub(crate) fn lost_root() -> Value {
+fn lost_root() -> Value {
     json!({ "ca": { "resetTrust": true }, "cni": { "excludeNamespaces": [] } })
 }
 

@@ -10,10 +10,8 @@ use weft_tests::{
 };
 use ztunnel::config::Config;
 
-use crate::the_chart::{MESH, lost_root, other_values};
+use super::{CONTROL, MESH, NODE, lost_root, other_values};
 
-const CONTROL: (&str, &str) = ("Deployment", "weft-control");
-const NODE: (&str, &str) = ("DaemonSet", "weft-node");
 const FIELDS: [(&str, &str); 4] = [
     ("spec.nodeName", "node-1"),
     ("metadata.name", "weft-node-x"),
