@@ -61,8 +61,8 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages, mut stop: Stop) {
 
 async fn connection(stream: TcpStream, pages: Pages) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = pages.answer(request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(pages.answer(request.method(), request.uri().path()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -73,7 +73,7 @@ async fn connection(stream: TcpStream, pages: Pages) {
 }
 
 impl Pages {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if *method != Method::GET {
             return response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".into());
         }
@@ -91,9 +91,10 @@ impl Pages {
             "/metrics" => {
                 response(StatusCode::OK, "text/plain; version=0.0.4", self.metrics_text())
             }
-            "/ca" => {
-                page(&self.trust.as_ref().map_or(Value::Null, |trust| (*trust.status()).clone()))
-            }
+            "/ca" => page(&match &self.trust {
+                Some(trust) => trust.status().await,
+                None => Value::Null,
+            }),
             "/problems" => page(&json!(*self.known.problems())),
             "/debug/config" => page(&self.config()),
             _ => response(StatusCode::NOT_FOUND, "text/plain", "no such page\n".into()),

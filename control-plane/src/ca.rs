@@ -19,8 +19,8 @@ use weft_xds::proto::auth::{
 };
 
 use crate::{
-    attest::Attestor, caller::Caller, clock, heard::Heard, mesh::Known, metrics::Metrics,
-    signing::Signing,
+    attest::Attestor, caller::Caller, causes::chain, clock, heard::Heard, mesh::Known,
+    metrics::Metrics, signing::Signing,
 };
 
 mod asked;
@@ -28,7 +28,7 @@ mod denied;
 mod quota;
 
 use asked::{Asked, asked, trusted};
-use denied::{Denied, described};
+use denied::Denied;
 use quota::{Quotas, Share};
 
 /// What a node gets that does not say how long, and the most that it gets.
@@ -140,7 +140,7 @@ impl IstioCertificateService for Certificates {
             Err(denied) => {
                 let reason = denied.reason();
                 self.metrics.denied(reason);
-                let error = described(&denied);
+                let error = chain(&denied);
                 warn!(
                     ?peer,
                     node = audit.node,

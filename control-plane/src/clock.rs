@@ -1,6 +1,6 @@
 //! The one place that looks at the clock; everything else is told the time.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -21,4 +21,9 @@ pub(crate) fn instant() -> Instant {
 pub(crate) fn after(time: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_hours(365 * 24);
     Instant::now() + time.min(FOR_EVER)
+}
+
+/// Whole seconds since 1970; none before it.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

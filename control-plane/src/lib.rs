@@ -18,6 +18,7 @@ mod admin;
 mod attest;
 mod ca;
 mod caller;
+mod causes;
 mod check;
 mod clock;
 pub mod compile;

@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::caller::Caller;
+use crate::{caller::Caller, clock::seconds};
 
 /// Who tokens are meant for; a token for another service is refused.
 const AUDIENCE: &str = "weft-control";
@@ -84,10 +84,6 @@ impl Tokens {
 
 fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -16,9 +16,8 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher::watch_object},
@@ -26,31 +25,36 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time;
 use tracing::{debug, error, info, warn};
-use weft_certs::{Authority, BundleError, IssueError};
 use weft_model::TrustDomain;
 
 use crate::{
+    causes::chain,
     clock,
     heard::Heard,
     signing::{Signer, Signing, signing},
 };
 
+mod error;
 mod nodes;
 mod place;
 mod plugin;
 mod rotation;
+mod status;
 mod stored;
 
+pub(crate) use error::TrustError;
+use error::api_error;
 use nodes::Nodes;
-use place::{ISSUING, Place, ROOT, api_error};
-use plugin::PlugInError;
-use rotation::{Due, Stage, Wish};
-use stored::{StoredError, seconds};
+use place::Place;
+use rotation::{Due, Roots};
+use stored::{ISSUING, ROOT};
 
 /// Between two looks of the replica that writes.
 const TEND_EVERY: Duration = Duration::from_secs(5);
-/// Between two reports of a replica of what it heard.
+/// Between two reports of a replica of what it heard, and two attempts to take up a CA that cannot be had.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// For each piece of work with the API server, which is some requests long.
+const API_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whose CA signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,65 +74,28 @@ pub enum LostRoot {
     Replace,
 }
 
-/// Why there is no CA.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TrustError {
-    #[error("cannot {doing} {name}")]
-    Api {
-        doing: &'static str,
-        name: String,
-        #[source]
-        // Boxed: it is large, and every other error would be as large.
-        source: Box<kube::Error>,
-    },
-    #[error(
-        "Secret {ROOT} is missing but {sign} is there: nodes may trust the root that was in it. Restore the Secret, \
-         or, to begin with a new root that every node must be given, start once with --reset-trust"
-    )]
-    Lost { sign: &'static str },
-    #[error("Secret {name} is missing")]
-    Missing { name: String },
-    #[error("Secret {name} is not usable")]
-    Stored {
-        name: &'static str,
-        #[source]
-        source: StoredError,
-    },
-    #[error("Secret {name} is no CA")]
-    PlugIn {
-        name: String,
-        #[source]
-        source: PlugInError,
-    },
-    #[error("the roots in Secret {ROOT} are not usable")]
-    Bundle(#[from] BundleError),
-    #[error("the CA is not usable")]
-    Issue(#[from] Box<IssueError>),
-}
-
-impl From<IssueError> for TrustError {
-    fn from(error: IssueError) -> Self {
-        Self::Issue(Box::new(error))
-    }
-}
-
 /// The CA of a mesh on Kubernetes.
 pub(crate) struct Trust {
-    secrets: Api<Secret>,
-    maps: Api<ConfigMap>,
-    domain: TrustDomain,
+    place: Place,
     source: CaSource,
     signer: Signer,
     /// What the authority in force was made of.
     in_force: Mutex<String>,
     nodes: Nodes,
-    status: ArcSwap<Value>,
 }
 
 impl std::fmt::Debug for Trust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trust").field("source", &self.source).finish_non_exhaustive()
     }
+}
+
+/// Where a change of our own roots is.
+struct Change {
+    secret: Secret,
+    roots: Roots,
+    nodes: usize,
+    due: Due,
 }
 
 impl Trust {
@@ -143,31 +110,39 @@ impl Trust {
         heard: Arc<Heard>,
     ) -> Result<(Arc<Self>, Signing), TrustError> {
         let secrets = Api::namespaced(client.clone(), namespace);
-        let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
-        let place = Place { secrets, maps: maps.clone(), domain: domain.clone() };
-        let opened = match &source {
-            CaSource::Own => place.first(lost).await?,
-            CaSource::Secret(name) => place.plugged_in(name).await?,
-        };
+        let place =
+            Place { secrets, maps: Api::namespaced(client, namespace), domain: domain.clone() };
+        let opened = within("open the CA", async {
+            match &source {
+                CaSource::Own => place.first(lost).await,
+                CaSource::Secret(name) => place.plugged_in(name).await,
+            }
+        });
+        let opened = opened.await?;
         let (signer, signing) = signing(opened.authority);
-        let nodes = Nodes::new(maps, heard);
-        let Place { secrets, maps, domain } = place;
-        let trust = Self {
-            secrets,
-            maps,
-            domain,
-            source,
-            signer,
-            in_force: Mutex::new(opened.made_of),
-            nodes,
-            status: ArcSwap::default(),
-        };
-        Ok((Arc::new(trust), signing))
+        let nodes = Nodes::new(place.maps.clone(), heard);
+        let in_force = Mutex::new(opened.made_of);
+        Ok((Arc::new(Self { place, source, signer, in_force, nodes }), signing))
     }
 
-    /// For `weft ca status`: where a change of roots is, and whom it waits for. Told by the replica that writes.
-    pub(crate) fn status(&self) -> Arc<Value> {
-        self.status.load_full()
+    /// For people: what signs, where a change of roots is, and whom it waits for. Asked of the API server each
+    /// time, so that every replica says the same.
+    pub(crate) async fn status(&self) -> Value {
+        let asked = within("read the CA's state", async {
+            match &self.source {
+                CaSource::Own => {
+                    let kept = self.place.kept(&self.source).await?;
+                    let change = self.change().await?;
+                    status::own(&change, &change.roots.authority(&self.place.domain)?, &kept)
+                }
+                CaSource::Secret(name) => {
+                    let opened = self.place.plugged_in(name).await?;
+                    let published = self.place.roots_of_all().await?;
+                    Ok(status::plugged_in(name, &opened, published.as_ref()))
+                }
+            }
+        });
+        asked.await.unwrap_or_else(|error| json!({ "error": chain(&error) }))
     }
 
     /// Takes up what the Secrets hold whenever they change, and writes what nodes said. Never ends.
@@ -177,21 +152,28 @@ impl Trust {
             CaSource::Secret(name) => vec![name.as_str()],
         };
         let mut changes = stream::select_all(names.into_iter().map(|name| self.changes(name)));
-        let mut report = time::interval(REPORT_EVERY);
+        let mut every = time::interval(REPORT_EVERY);
+        let mut failure = None;
         loop {
             tokio::select! {
                 // Biased: another CA is rarer, and counts more.
                 biased;
-                Some(()) = changes.next() => self.reload().await,
-                _ = report.tick() => if let Err(error) = self.nodes.write().await {
-                    debug!(error = %error, "what nodes trust is not written");
-                },
+                Some(()) = changes.next() => self.reload(&mut failure).await,
+                _ = every.tick() => {
+                    // A change is told once, whatever came of it.
+                    if failure.is_some() {
+                        self.reload(&mut failure).await;
+                    }
+                    if let Err(error) = within("write what nodes trust", self.report()).await {
+                        debug!(error = chain(&error), "what nodes trust is not written");
+                    }
+                }
             }
         }
     }
 
     fn changes(&self, name: &str) -> impl Stream<Item = ()> + Unpin + Send + use<> {
-        let changes = watch_object(self.secrets.clone(), name).default_backoff();
+        let changes = watch_object(self.place.secrets.clone(), name).default_backoff();
         Box::pin(changes.filter_map(async |found| match found {
             Ok(_) => Some(()),
             Err(error) => {
@@ -201,9 +183,11 @@ impl Trust {
         }))
     }
 
-    async fn reload(&self) {
-        match self.place().kept(&self.source).await {
+    /// `failure` is why the last one failed, if it did; each is told once.
+    async fn reload(&self, failure: &mut Option<String>) {
+        match within("read the CA", self.place.kept(&self.source)).await {
             Ok(opened) => {
+                *failure = None;
                 let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
                 if *in_force != opened.made_of {
                     *in_force = opened.made_of;
@@ -212,9 +196,17 @@ impl Trust {
                 }
             }
             Err(error) => {
-                error!(error = chain(&error), "the CA is not usable: the last good one stays");
+                let error = Some(chain(&error));
+                if *failure != error {
+                    error!(error, "the CA is not usable: the last good one stays");
+                }
+                *failure = error;
             }
         }
+    }
+
+    async fn report(&self) -> Result<(), TrustError> {
+        self.nodes.write().await.map_err(of_nodes)
     }
 
     /// What one replica does: issues the issuing CA anew, changes roots step by step, publishes them. Never ends.
@@ -223,10 +215,13 @@ impl Trust {
         let mut well = true;
         loop {
             every.tick().await;
-            let tended = match &self.source {
-                CaSource::Own => self.tend_own().await,
-                CaSource::Secret(name) => self.tend_plugged_in(name).await,
-            };
+            let tended = within("tend the CA", async {
+                match &self.source {
+                    CaSource::Own => self.tend_own().await,
+                    CaSource::Secret(name) => self.tend_plugged_in(name).await,
+                }
+            });
+            let tended = tended.await;
             match &tended {
                 Err(error) if well => warn!(error = chain(error), "the CA is not tended"),
                 Err(_) | Ok(()) => {}
@@ -236,76 +231,50 @@ impl Trust {
     }
 
     async fn tend_plugged_in(&self, name: &str) -> Result<(), TrustError> {
-        let opened = self.place().plugged_in(name).await?;
-        let place = self.place();
-        place.publish(opened.authority.bundle()).await?;
-        self.status.store(Arc::new(json!({
-            "source": name,
-            "bundle": opened.authority.bundle().fingerprint(),
-            "issuing": validity(&opened.authority),
-        })));
-        Ok(())
+        let opened = self.place.plugged_in(name).await?;
+        self.place.publish(opened.authority.bundle()).await
     }
 
     async fn tend_own(&self) -> Result<(), TrustError> {
-        let (place, now) = (self.place(), clock::now());
-        let (secret, roots) = place.roots().await?;
-        let issuing = place.issuing(&roots, now).await?;
-        let bundle = roots.bundle()?;
-        let wish = place.publish(&bundle).await?;
-        if wish == Wish::Rotate && roots.stage != Stage::Settled {
-            place.granted().await?;
-        }
-        let failed = |source| api_error("read or write", "what nodes trust", source);
-        self.nodes.write().await.map_err(failed)?;
-        let nodes = self.nodes.all(now).await.map_err(failed)?;
-        let due = roots.due(wish, &nodes, &bundle.fingerprint(), now);
-        self.status.store(Arc::new(json!({
-            "source": "own",
-            "stage": stage(&roots.stage),
-            "bundle": bundle.fingerprint(),
-            "nodes": nodes.len(),
-            "waiting": if let Due::Nodes(names) = &due { names.as_slice() } else { &[] },
-            "root": validity(&roots.authority(&self.domain)?),
-            "issuing": validity(&issuing.authority),
-        })));
+        let (place, now) = (&self.place, clock::now());
+        let (_, roots) = place.roots().await?;
+        place.issuing(&roots, now).await?;
+        place.publish(&roots.bundle()?).await?;
+        self.report().await?;
+        self.nodes.forget(now).await.map_err(of_nodes)?;
+        let Change { secret, roots, due, .. } = self.change().await?;
         let next = match due {
             Due::Nothing | Due::Nodes(_) => return Ok(()),
-            Due::Prepare => roots.prepared(&self.domain, now)?,
+            Due::Grant => return place.granted().await,
+            Due::Prepare => roots.prepared(&place.domain, now)?,
             Due::Activate => roots.activated(now),
             Due::Retire => roots.retired(now),
         };
-        info!(stage = %stage(&next.stage), "the change of roots goes on");
+        info!(stage = %status::stage(&next.stage), "the change of roots goes on");
         place.replace(ROOT, secret, stored::of_roots(&next)).await
     }
 
-    fn place(&self) -> Place {
-        let (secrets, maps) = (self.secrets.clone(), self.maps.clone());
-        Place { secrets, maps, domain: self.domain.clone() }
+    async fn change(&self) -> Result<Change, TrustError> {
+        let now = clock::now();
+        let (secret, roots) = self.place.roots().await?;
+        let wish = self.place.wish().await?;
+        let nodes = self.nodes.all(now).await.map_err(of_nodes)?;
+        let due = roots.due(wish, &nodes, &roots.bundle()?.fingerprint(), now);
+        Ok(Change { secret, roots, nodes: nodes.len(), due })
     }
 }
 
-fn stage(stage: &Stage) -> Value {
-    match stage {
-        Stage::Settled => json!({"name": "settled"}),
-        Stage::Preparing { since, .. } => json!({"name": "preparing", "since": seconds(*since)}),
-        Stage::Retiring { until, .. } => json!({"name": "retiring", "until": seconds(*until)}),
-    }
+/// No work with the API server waits for ever: a lost connection must not be the end of all care.
+async fn within<T>(
+    doing: &'static str,
+    work: impl Future<Output = Result<T, TrustError>>,
+) -> Result<T, TrustError> {
+    time::timeout(API_WITHIN, work).await.unwrap_or(Err(TrustError::Late { doing }))
 }
 
-fn validity(authority: &Authority) -> Value {
-    json!({
-        "notBefore": seconds(authority.not_before()),
-        "notAfter": seconds(authority.not_after()),
-    })
+fn of_nodes(source: kube::Error) -> TrustError {
+    api_error("read or write", "what nodes trust", source)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
+#[cfg(test)]
+mod tests;

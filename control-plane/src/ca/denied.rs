@@ -4,7 +4,7 @@ use tonic::Status;
 use weft_certs::{IssueError, NodeIdentityError};
 use weft_model::NameError;
 
-use crate::{attest::Stranger, index::NotEntitled, metrics::DenialReason};
+use crate::{attest::Stranger, causes::chain, index::NotEntitled, metrics::DenialReason};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Denied {
@@ -48,7 +48,7 @@ impl Denied {
                 Status::permission_denied("this node may not have that certificate")
             }
             Self::Metadata { .. } | Self::BadIdentity(_) | Self::Issue(_) => {
-                Status::invalid_argument(described(self))
+                Status::invalid_argument(chain(self))
             }
         }
     }
@@ -70,14 +70,4 @@ impl Denied {
             Self::Issue(_) => DenialReason::BadRequest,
         }
     }
-}
-
-pub(super) fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

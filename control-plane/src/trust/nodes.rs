@@ -13,11 +13,11 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    rotation::{NODE_FORGOTTEN_AFTER, Node},
-    stored::seconds,
+use super::rotation::{NODE_FORGOTTEN_AFTER, Node};
+use crate::{
+    clock::seconds,
+    heard::{Heard, Word},
 };
-use crate::heard::{Heard, Word};
 
 /// Holds a line of about 80 bytes a node; an object has room for ten thousand.
 const MAP: &str = "weft-node-trust";
@@ -57,18 +57,22 @@ impl Nodes {
         Ok(())
     }
 
-    /// All nodes that were heard of lately, by whichever replica. Forgets the others.
+    /// All nodes that were heard of lately, by whichever replica.
     pub(super) async fn all(&self, now: SystemTime) -> Result<Vec<Node>, kube::Error> {
+        Ok(self.read().await?.filter(|node| !is_forgotten(node, now)).collect())
+    }
+
+    /// Takes out the others.
+    pub(super) async fn forget(&self, now: SystemTime) -> Result<(), kube::Error> {
+        let gone = self.read().await?.filter(|node| is_forgotten(node, now));
+        let gone: Map<_, _> = gone.map(|node| (node.name, Value::Null)).collect();
+        if gone.is_empty() { Ok(()) } else { self.patch(gone).await }
+    }
+
+    async fn read(&self) -> Result<impl Iterator<Item = Node>, kube::Error> {
         let map = self.maps.get_opt(MAP).await?;
         let lines = map.and_then(|map| map.data).unwrap_or_default();
-        let (known, gone): (Vec<_>, Vec<_>) = lines
-            .into_iter()
-            .filter_map(|(name, line)| read(name, &line))
-            .partition(|node| now < node.seen + 2 * NODE_FORGOTTEN_AFTER);
-        if !gone.is_empty() {
-            self.patch(gone.into_iter().map(|node| (node.name, Value::Null)).collect()).await?;
-        }
-        Ok(known)
+        Ok(lines.into_iter().filter_map(|(name, line)| read(name, &line)))
     }
 
     async fn patch(&self, lines: Map<String, Value>) -> Result<(), kube::Error> {
@@ -85,6 +89,10 @@ impl Nodes {
             other => other.map(drop),
         }
     }
+}
+
+fn is_forgotten(node: &Node, now: SystemTime) -> bool {
+    now >= node.seen + 2 * NODE_FORGOTTEN_AFTER
 }
 
 fn line(word: &Word) -> String {

@@ -8,25 +8,26 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weft_certs::{Authority, Bundle, IssuingCa};
 use weft_model::TrustDomain;
 
 use super::{
-    CaSource, LostRoot, TrustError, plugin,
+    CaSource, LostRoot, TrustError,
+    error::api_error,
+    plugin,
     rotation::{Roots, Wish},
-    stored::{self, Data},
+    stored::{self, Data, ISSUING, ROOT},
 };
 use crate::clock;
 
-pub(super) const ROOT: &str = "weft-root-ca";
-pub(super) const ISSUING: &str = "weft-issuing-ca";
 const BUNDLE: &str = "weft-trust-bundle";
 /// Of the ConfigMap: the roots, under Istio's name for them.
 const BUNDLE_FIELD: &str = "root-cert.pem";
 /// Of the ConfigMap: whoever sets it, to whatever value, wants another root. Taken off when that has begun.
 const ROTATE: &str = "weft.mesh/rotate-root";
 const ISSUING_LIFE: Duration = Duration::from_hours(30 * 24);
+
 /// Secrets and `ConfigMap`s of one namespace.
 pub(super) struct Place {
     pub(super) secrets: Api<Secret>,
@@ -71,7 +72,7 @@ impl Place {
         if self.secret(ISSUING).await?.is_some() {
             return Ok(Some("Secret weft-issuing-ca"));
         }
-        let map = self.maps.get_opt(BUNDLE).await.map_err(|e| api_error("read", BUNDLE, e))?;
+        let map = self.published().await?;
         let roots =
             map.and_then(|map| map.data).is_some_and(|data| data.contains_key(BUNDLE_FIELD));
         Ok(roots.then_some("ConfigMap weft-trust-bundle"))
@@ -151,33 +152,44 @@ impl Place {
         Ok(Opened { authority, made_of: chain + &bundle.to_pem() })
     }
 
-    /// Writes the roots for all to read. Says whether somebody wants another one.
-    pub(super) async fn publish(&self, bundle: &Bundle) -> Result<Wish, TrustError> {
+    /// Writes the roots for all to read.
+    pub(super) async fn publish(&self, bundle: &Bundle) -> Result<(), TrustError> {
         let text = bundle.to_pem();
-        let failed = |source| api_error("read or write", BUNDLE, source);
         let post = PostParams::default();
-        let Some(mut map) = self.maps.get_opt(BUNDLE).await.map_err(failed)? else {
-            let metadata = metadata(BUNDLE);
-            let data = Some([(BUNDLE_FIELD.to_owned(), text)].into());
-            let map = ConfigMap { metadata, data, ..ConfigMap::default() };
-            return match self.maps.create(&post, &map).await {
-                Ok(_) => Ok(Wish::None),
-                Err(kube::Error::Api(status)) if status.code == 409 => Ok(Wish::None),
-                Err(error) => Err(failed(error)),
-            };
-        };
-        let annotations = map.metadata.annotations.as_ref();
-        let asked = annotations.is_some_and(|all| all.contains_key(ROTATE));
-        let data = map.data.get_or_insert_default();
-        if data.get(BUNDLE_FIELD) != Some(&text) {
-            data.insert(BUNDLE_FIELD.to_owned(), text);
-            match self.maps.replace(BUNDLE, &post, &map).await {
-                // Changed since: the next look sees it.
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                other => drop(other.map_err(failed)?),
+        let written = match self.published().await? {
+            None => {
+                let metadata = metadata(BUNDLE);
+                let data = Some([(BUNDLE_FIELD.to_owned(), text)].into());
+                let map = ConfigMap { metadata, data, ..ConfigMap::default() };
+                self.maps.create(&post, &map).await
             }
-        }
+            Some(mut map) => {
+                let data = map.data.get_or_insert_default();
+                if data.get(BUNDLE_FIELD) == Some(&text) {
+                    return Ok(());
+                }
+                data.insert(BUNDLE_FIELD.to_owned(), text);
+                self.maps.replace(BUNDLE, &post, &map).await
+            }
+        };
+        unless_written_since(written).map_err(|source| api_error("write", BUNDLE, source))
+    }
+
+    /// Whether somebody wants another root.
+    pub(super) async fn wish(&self) -> Result<Wish, TrustError> {
+        let annotations = self.published().await?.and_then(|map| map.metadata.annotations);
+        let asked = annotations.is_some_and(|all| all.contains_key(ROTATE));
         Ok(if asked { Wish::Rotate } else { Wish::None })
+    }
+
+    /// The roots that all can read.
+    pub(super) async fn roots_of_all(&self) -> Result<Option<Bundle>, TrustError> {
+        let text = self.published().await?.and_then(|map| map.data?.remove(BUNDLE_FIELD));
+        Ok(text.map(|text| Bundle::from_pem(&text)).transpose()?)
+    }
+
+    async fn published(&self) -> Result<Option<ConfigMap>, TrustError> {
+        self.maps.get_opt(BUNDLE).await.map_err(|source| api_error("read", BUNDLE, source))
     }
 
     /// The wish for another root is granted.
@@ -195,14 +207,11 @@ impl Place {
     async fn create(&self, name: &str, data: Data) -> Result<(), TrustError> {
         let metadata = metadata(name);
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
-        match self.secrets.create(&PostParams::default(), &secret).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(source) => Err(api_error("make", name, source)),
-        }
+        let created = self.secrets.create(&PostParams::default(), &secret).await;
+        unless_written_since(created).map_err(|source| api_error("make", name, source))
     }
 
-    /// Only the version that was read: whoever wrote since is not overwritten.
+    /// Only the version that was read: whoever wrote since is not overwritten, and the next look sees it.
     pub(super) async fn replace(
         &self,
         name: &str,
@@ -211,15 +220,22 @@ impl Place {
     ) -> Result<(), TrustError> {
         secret.data = Some(data);
         let replaced = self.secrets.replace(name, &PostParams::default(), &secret).await;
-        replaced.map(drop).map_err(|source| api_error("write", name, source))
+        unless_written_since(replaced).map_err(|source| api_error("write", name, source))
+    }
+}
+
+/// Another replica that was faster is no error.
+fn unless_written_since<T>(written: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match written {
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            debug!(reason = status.reason, "another has written since");
+            Ok(())
+        }
+        other => other.map(drop),
     }
 }
 
 fn metadata(name: &str) -> ObjectMeta {
     let labels = [("app.kubernetes.io/managed-by".to_owned(), "weft-control".to_owned())];
     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into()), ..ObjectMeta::default() }
-}
-
-pub(super) fn api_error(doing: &'static str, name: &str, source: kube::Error) -> TrustError {
-    TrustError::Api { doing, name: name.to_owned(), source: Box::new(source) }
 }

@@ -76,6 +76,8 @@ pub(crate) enum Wish {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
+    /// The change that was asked for has begun: the wish is taken off.
+    Grant,
     Prepare,
     Activate,
     Retire,
@@ -116,7 +118,9 @@ impl Roots {
     pub(crate) fn due(&self, wish: Wish, nodes: &[Node], bundle: &str, now: SystemTime) -> Due {
         match (&self.stage, wish) {
             (Stage::Settled, Wish::Rotate) => Due::Prepare,
-            (Stage::Preparing { since, .. }, _) => {
+            // Not while the last root retires: a wish of then is for yet another one, and is kept.
+            (Stage::Preparing { .. }, Wish::Rotate) => Due::Grant,
+            (Stage::Preparing { since, .. }, Wish::None) => {
                 let waiting: Vec<String> = nodes
                     .iter()
                     .filter(|node| !node.has(bundle, *since, now))

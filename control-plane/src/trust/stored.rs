@@ -10,6 +10,11 @@ use weft_certs::IssuingCa;
 use zeroize::Zeroizing;
 
 use super::rotation::{Root, Roots, Stage};
+use crate::clock::seconds;
+
+/// The Secrets.
+pub(super) const ROOT: &str = "weft-root-ca";
+pub(super) const ISSUING: &str = "weft-issuing-ca";
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
@@ -123,10 +128,6 @@ fn time(data: &Data, field: &'static str) -> Result<SystemTime, StoredError> {
         .parse()
         .map_err(|_| StoredError::Value { field, value: crate::escape::shown(&value) })?;
     Ok(UNIX_EPOCH + Duration::from_secs(u64::from(seconds)))
-}
-
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ use tokio::{
 use super::{
     backoff::Backoff,
     decode::{self, Status},
-    failure::{Failure, chain},
+    failure::Failure,
     gather::{Definitions, News, Told},
     resource::{Ask, Listing, Resource},
     tracker::{Step, Tracker},
     watches::Watches,
 };
-use crate::clock;
+use crate::{causes::chain, clock};
 
 /// Of one page: 500 of the largest objects that etcd takes are more, but nobody has them.
 const PAGE_BYTES_MAX: usize = 512 * 1024 * 1024;

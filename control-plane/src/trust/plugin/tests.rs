@@ -20,15 +20,7 @@ fn secret(fields: &[(&str, &str)]) -> Secret {
 
 fn opened(fields: &[(&str, &str)]) -> Result<Authority, String> {
     let opened = authority(&secret(fields), &TrustDomain::default(), start());
-    opened.map_err(|error| {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    })
+    opened.map_err(|error| crate::causes::chain(&error))
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn nothing_is_signed_by_a_new_root_before_every_node_has_it() {
 
     let roots = roots.prepared(&domain(), start()).unwrap();
     let both = roots.bundle().unwrap().fingerprint();
+    assert_eq!(roots.due(Wish::Rotate, &[], &both, start()), Due::Grant, "before all else");
     let told = node("told", start(), Some(&both));
     let late = node("late", start(), Some(&before));
     let stock = node("stock", start() + 24 * HOUR, None);
@@ -90,4 +91,6 @@ fn nothing_is_signed_by_a_new_root_before_every_node_has_it() {
     assert_eq!(due(&roots, &[], start() + LEAVES_GONE_AFTER), Due::Retire);
     let bundle = roots.bundle().unwrap().fingerprint();
     assert_eq!(roots.due(Wish::Rotate, &[], &bundle, start()), Due::Nothing, "one at a time");
+    let settled = roots.retired(start() + LEAVES_GONE_AFTER);
+    assert_eq!(settled.due(Wish::Rotate, &[], &bundle, start()), Due::Prepare, "it was kept");
 }

@@ -1,0 +1,129 @@
+//! The care of the CA over an API server in memory, by a clock that waits for nobody.
+
+use tokio::task::JoinSet;
+use weft_certs::Authority;
+
+use super::*;
+
+mod server;
+
+use server::{Mood, Server};
+
+const DAY: Duration = Duration::from_hours(24);
+const SECRETS: &str = "secrets";
+const MAPS: &str = "configmaps";
+
+async fn open(server: &Server, source: CaSource) -> Result<(Arc<Trust>, Signing), TrustError> {
+    let (domain, heard) = (TrustDomain::default(), Arc::default());
+    Trust::open(server.client(), "mesh", &domain, source, LostRoot::Refuse, heard).await
+}
+
+async fn own(server: &Server) -> (Arc<Trust>, Signing) {
+    open(server, CaSource::Own).await.unwrap()
+}
+
+/// An issuing CA under the root that is kept, made so long ago.
+fn issuing(server: &Server, ago: Duration) -> Value {
+    let secret = serde_json::from_value(server.get(SECRETS, ROOT).unwrap()).unwrap();
+    let root = stored::roots(&secret).unwrap().authority(&TrustDomain::default()).unwrap();
+    let ca = root.issuing_ca(30 * DAY, clock::now() - ago).unwrap();
+    let mut secret = server.get(SECRETS, ISSUING).unwrap();
+    secret["data"] = serde_json::to_value(stored::of_issuing(&ca)).unwrap();
+    secret
+}
+
+fn wish(server: &Server) {
+    let mut map = server.get(MAPS, "weft-trust-bundle").unwrap();
+    map["metadata"]["annotations"] = json!({"weft.mesh/rotate-root": "now"});
+    server.put(MAPS, "weft-trust-bundle", map);
+}
+
+fn is_wished(server: &Server) -> bool {
+    let map = server.get(MAPS, "weft-trust-bundle").unwrap();
+    map["metadata"]["annotations"].get("weft.mesh/rotate-root").is_some()
+}
+
+async fn changed(signing: &mut Signing, what: &str) -> Arc<Authority> {
+    let changed = time::timeout(Duration::from_mins(5), signing.changed()).await;
+    changed.unwrap_or_else(|_| panic!("not in time: {what}"));
+    signing.current()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_could_not_be_read_when_it_changed_is_read_again() {
+    let server = Server::default();
+    let (trust, mut signing) = own(&server).await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { trust.follow().await });
+    // Its watches are open and have told all there is.
+    server.put(SECRETS, ISSUING, issuing(&server, DAY));
+    let first = changed(&mut signing, "the first change").await;
+    server.mood(Mood::Down);
+    server.put(SECRETS, ISSUING, issuing(&server, 2 * DAY));
+    time::sleep(Duration::from_mins(1)).await;
+    server.mood(Mood::Good);
+    let second = changed(&mut signing, "the second change").await;
+    assert!(second.not_before() < first.not_before());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_says_nothing_ends_no_care_of_the_ca() {
+    let server = Server::default();
+    server.mood(Mood::Silent);
+    let error = open(&server, CaSource::Own).await.unwrap_err();
+    assert!(matches!(error, TrustError::Late { .. }), "{error}");
+    server.mood(Mood::Good);
+    let (trust, mut signing) = own(&server).await;
+    let mut tasks = JoinSet::new();
+    let (followed, tended) = (trust.clone(), trust.clone());
+    tasks.spawn(async move { followed.follow().await });
+    tasks.spawn(async move { tended.tend().await });
+    server.put(SECRETS, ISSUING, issuing(&server, DAY));
+    let first = changed(&mut signing, "the first change").await;
+    server.mood(Mood::Silent);
+    server.put(SECRETS, ISSUING, issuing(&server, 16 * DAY));
+    let said = trust.status().await["error"].to_string();
+    assert!(said.contains("read the CA's state within 15 s"), "{said}");
+    time::sleep(Duration::from_mins(1)).await;
+    server.mood(Mood::Good);
+    // What is past half its life is read, and made anew.
+    while signing.current().not_before() <= first.not_before() {
+        changed(&mut signing, "another issuing CA").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_slower_goes_on_with_what_the_faster_one_wrote() {
+    let server = Server::default();
+    own(&server).await;
+    let others = issuing(&server, 2 * DAY);
+    server.put(SECRETS, ISSUING, issuing(&server, 16 * DAY));
+    server.faster(SECRETS, ISSUING, others);
+    let (_, signing) = own(&server).await;
+    let age = clock::now().duration_since(signing.current().not_before()).unwrap();
+    assert!(age > DAY && age < 3 * DAY, "{age:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_replica_tells_where_a_change_of_roots_is() {
+    let server = Server::default();
+    let (one, _) = own(&server).await;
+    let (two, _) = own(&server).await;
+    let both_say = async |stage: &str| {
+        let told = one.status().await;
+        assert_eq!(told["stage"]["name"], json!(stage), "{told}");
+        assert_eq!(two.status().await, told);
+    };
+    both_say("settled").await;
+    wish(&server);
+    one.tend_own().await.unwrap();
+    both_say("preparing").await;
+    one.tend_own().await.unwrap();
+    assert!(!is_wished(&server), "the wish is granted");
+    one.tend_own().await.unwrap();
+    both_say("retiring").await;
+    wish(&server);
+    two.tend_own().await.unwrap();
+    both_say("retiring").await;
+    assert!(is_wished(&server), "a wish for yet another root is kept until it is its turn");
+}
