@@ -8,10 +8,11 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::timeout};
 
 use crate::telemetry::{Bytecount, Carried};
 
@@ -33,8 +34,15 @@ pub trait End {
     /// Ready when the peer has broken the connection, also while neither reading nor writing.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
 
-    /// Breaks the connection so that the peer sees it broken, not finished.
-    fn reset(&mut self);
+    /// Breaks the connection so that the peer sees it broken, not finished; at the latest when this end is dropped.
+    fn reset(&mut self, queued: Queued);
+}
+
+/// What becomes of what an end has taken and not sent yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queued {
+    Drop,
+    Send,
 }
 
 /// An end that will carry nothing more.
@@ -80,46 +88,83 @@ pub async fn relay<C: End, S: End, R>(
     mut cut: impl Future<Output = R> + Unpin,
 ) -> Ending<R> {
     let (mut up, mut down) = (Flow::new(&carried.to_server), Flow::new(&carried.to_client));
-    let ending = poll_fn(|cx| {
+    let carrying = poll_fn(|cx| {
         // First, so that a revoked permit wins over bytes that are also ready.
         if let Poll::Ready(reason) = Pin::new(&mut cut).poll(cx) {
-            return Poll::Ready(Ending::Cut(reason));
+            return Poll::Ready(Err(reason));
         }
-        poll_both(cx, client, server, &mut up, &mut down)
-    })
-    .await;
-    match ending {
-        Ending::Finished => return ending,
-        // A reset takes back what a tunnel has not written yet: an answer that came just before it would be lost.
-        // The tunnel's task was woken by that answer, so it is ahead of this one in the queue.
-        Ending::Broken { .. } => yield_now().await,
-        Ending::Cut(_) => {}
+        poll_both(cx, client, server, &mut up, &mut down).map(Ok)
+    });
+    let (by, error, heard) = match carrying.await {
+        Ok(Over::Finished) => return Ending::Finished,
+        Ok(Over::Broken { by, error, heard }) => (by, error, heard),
+        Err(reason) => {
+            client.reset(Queued::Drop);
+            server.reset(Queued::Drop);
+            return Ending::Cut(reason);
+        }
+    };
+    // Boxed: else every connection had room for a clock, for the few that end so.
+    match (heard, by) {
+        (Heard::Whole, _) => {}
+        (Heard::InPart, Side::Client) => {
+            Box::pin(hear_out(&mut up, client, server, &mut cut)).await;
+        }
+        (Heard::InPart, Side::Server) => {
+            Box::pin(hear_out(&mut down, server, client, &mut cut)).await;
+        }
     }
-    client.reset();
-    server.reset();
-    ending
+    // The reset of a stream that was told the end takes back what the tunnel has not written yet. The tunnel's task
+    // was woken by that, so it is ahead of this one in the queue.
+    yield_now().await;
+    client.reset(Queued::Send);
+    server.reset(Queued::Send);
+    Ending::Broken { by, error }
 }
 
-fn poll_both<C: End, S: End, R>(
+/// Passes on what `source` said before it broke, a bounded time and as long as the connection may go on.
+async fn hear_out<R>(
+    flow: &mut Flow<'_>,
+    source: &mut impl End,
+    sink: &mut impl End,
+    cut: &mut (impl Future<Output = R> + Unpin),
+) {
+    let heard = poll_fn(|cx| match Pin::new(&mut *cut).poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => flow.poll_rest(cx, source, sink),
+    });
+    // However it ends, the connection is known to be broken.
+    drop(timeout(REST_WITHIN, heard).await);
+}
+
+/// Why both directions stopped.
+enum Over {
+    Finished,
+    Broken { by: Side, error: Broken, heard: Heard },
+}
+
+/// Whether all that a broken end had said was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Whole,
+    InPart,
+}
+
+fn poll_both<C: End, S: End>(
     cx: &mut Context<'_>,
     client: &mut C,
     server: &mut S,
     up: &mut Flow<'_>,
     down: &mut Flow<'_>,
-) -> Poll<Ending<R>> {
-    let broken = |by, error| Poll::Ready(Ending::Broken { by, error });
-    match up.poll(cx, client, server) {
-        Poll::Ready(Err(Fault::Source(error))) => return broken(Side::Client, error),
-        Poll::Ready(Err(Fault::Sink(error))) => return broken(Side::Server, error),
-        Poll::Ready(Ok(())) | Poll::Pending => {}
+) -> Poll<Over> {
+    if let Poll::Ready(Err(fault)) = up.poll(cx, client, server) {
+        return Poll::Ready(fault.between(Side::Client, Side::Server));
     }
-    match down.poll(cx, server, client) {
-        Poll::Ready(Err(Fault::Source(error))) => return broken(Side::Server, error),
-        Poll::Ready(Err(Fault::Sink(error))) => return broken(Side::Client, error),
-        Poll::Ready(Ok(())) | Poll::Pending => {}
+    if let Poll::Ready(Err(fault)) = down.poll(cx, server, client) {
+        return Poll::Ready(fault.between(Side::Server, Side::Client));
     }
     if up.step == Step::Finished && down.step == Step::Finished {
-        return Poll::Ready(Ending::Finished);
+        return Poll::Ready(Over::Finished);
     }
     Poll::Pending
 }
@@ -130,6 +175,9 @@ const CHUNKS_PER_TURN: usize = 32;
 /// What a source may send to a sink that takes no more before it is told by a reset. Not at once: a client that is
 /// still uploading would lose the answer that is on its way to it (RFC 9112 section 9.6 describes the same).
 const DISCARDED_BYTES_MAX: usize = 1 << 20;
+
+/// How long the last words of an end that broke may take to reach the other: it may not be listening.
+const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// One direction.
 struct Flow<'a> {
@@ -153,6 +201,16 @@ enum Step {
 enum Fault {
     Source(Broken),
     Sink(Broken),
+}
+
+impl Fault {
+    fn between(self, source: Side, sink: Side) -> Over {
+        match self {
+            Self::Source(error) => Over::Broken { by: source, error, heard: Heard::Whole },
+            // What it said before may still wait to be read: an answer to an upload that it refused.
+            Self::Sink(error) => Over::Broken { by: sink, error, heard: Heard::InPart },
+        }
+    }
 }
 
 impl<'a> Flow<'a> {
@@ -199,6 +257,20 @@ impl<'a> Flow<'a> {
         Poll::Pending
     }
 
+    /// Ready when the source, which is broken, has nothing more to say, or nobody hears it.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl End,
+        sink: &mut impl End,
+    ) -> Poll<()> {
+        let polled = self.poll(cx, source, sink);
+        match self.step {
+            Step::Copying | Step::Finishing => polled.map(drop),
+            Step::Discarding { .. } | Step::Finished => Poll::Ready(()),
+        }
+    }
+
     /// Ready when the sink has taken the chunk, or takes no more.
     fn poll_chunk_out(
         &mut self,
@@ -224,3 +296,6 @@ impl<'a> Flow<'a> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What one application does to its connection reaches the other as if there were no proxies between them.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
@@ -176,6 +176,39 @@ async fn until_broken(stream: &mut TcpStream) -> Vec<u8> {
 async fn refuse(mut server: TcpStream, answer: &[u8]) {
     server.peek(&mut [0]).await.unwrap();
     server.write_all(answer).await.unwrap();
+}
+
+/// Sends without end. How that fails at last.
+async fn upload(client: &mut (impl AsyncWriteExt + Unpin)) -> io::ErrorKind {
+    loop {
+        if let Err(error) = client.write_all(&[0; 16 << 10]).await {
+            return error.kind();
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_an_upload_is_heard_though_its_application_breaks_the_connection_at_once() {
+    run(async {
+        let (mesh, pod, _web) = Mesh::pair();
+        let app = mesh.serve_web().await;
+        let answer = pattern(48 << 10);
+        for round in 0..20 {
+            let mut client = TcpStream::connect(pod.captured).await.unwrap();
+            let (server, _) = app.accept().await.unwrap();
+            let (mut read, mut write) = client.split();
+            let mut heard = Vec::new();
+            let (end, stopped, ()) = tokio::join!(
+                read.read_to_end(&mut heard),
+                upload(&mut write),
+                refuse(server, &answer)
+            );
+            assert!(heard == answer, "round {round}: {} bytes were heard", heard.len());
+            // The kernel tells of a reset once: whoever looks first.
+            let reset = end.is_err() || stopped == io::ErrorKind::ConnectionReset;
+            assert!(reset, "round {round}: {end:?}, {stopped:?}");
+        }
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, ReadBuf};
 
-use super::{Broken, End};
+use super::{Broken, End, Queued};
 use crate::socket::Stream;
 
 /// Read on the stack, so that an idle connection holds no buffer and a small message one of its own size.
@@ -27,13 +27,15 @@ const LARGEST: usize = 256 * 1024;
 pub struct Plain<S: Stream> {
     stream: S,
     finished: bool,
+    /// Writing met a reset, and took it from the kernel: reading would find an end where there is none.
+    broken: bool,
     /// How much the next read asks for.
     read_size: usize,
 }
 
 impl<S: Stream> Plain<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, finished: false, read_size: SMALL }
+        Self { stream, finished: false, broken: false, read_size: SMALL }
     }
 
     fn poll_small(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
@@ -66,14 +68,24 @@ impl<S: Stream> End for Plain<S> {
             SMALL => ready!(self.poll_small(cx)),
             _ => ready!(self.poll_large(cx)),
         };
-        Poll::Ready(chunk.map(|bytes| Some(bytes).filter(|b| !b.is_empty())).map_err(Broken::from))
+        match chunk {
+            Ok(bytes) if !bytes.is_empty() => Poll::Ready(Ok(Some(bytes))),
+            Ok(_) if self.broken => Poll::Ready(Err(Broken::Reset)),
+            Ok(_) => Poll::Ready(Ok(None)),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Broken>> {
         while !chunk.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, chunk))? {
-                0 => return Poll::Ready(Err(Broken::Lost(io::ErrorKind::WriteZero.into()))),
-                written => chunk.advance(written),
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, chunk)) {
+                Ok(0) => return Poll::Ready(Err(Broken::Lost(io::ErrorKind::WriteZero.into()))),
+                Ok(written) => chunk.advance(written),
+                Err(error) => {
+                    // The kernel says EPIPE when the peer had finished before it reset: that end is a true one.
+                    self.broken = error.kind() != io::ErrorKind::BrokenPipe;
+                    return Poll::Ready(Err(error.into()));
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -89,7 +101,7 @@ impl<S: Stream> End for Plain<S> {
         self.stream.poll_peer_reset(cx).map(|()| Broken::Reset)
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _: Queued) {
         self.stream.reset_on_drop();
     }
 }

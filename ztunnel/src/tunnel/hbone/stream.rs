@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::window::Open;
-use crate::relay::{Broken, End};
+use crate::relay::{Broken, End, Queued};
 
 /// Whether a stream moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,7 @@ pub struct InTunnel<L: Held> {
     /// when these have been written: so a slow reader slows its sender and nobody else.
     unread: usize,
     unsent: bool,
+    finished: bool,
     told: Flow,
     held: L,
     _open: Open,
@@ -44,7 +45,8 @@ pub struct InTunnel<L: Held> {
 
 impl<L: Held> InTunnel<L> {
     pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, held: L, open: Open) -> Self {
-        Self { send, receive, unread: 0, unsent: false, told: Flow::Free, held, _open: open }
+        let (unsent, finished, told) = (false, false, Flow::Free);
+        Self { send, receive, unread: 0, unsent, finished, told, held, _open: open }
     }
 
     /// A chunk that is still out when anybody else looks is one that its reader does not take.
@@ -133,6 +135,7 @@ impl<L: Held> End for InTunnel<L> {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.finished = true;
         let sent = self.send.send_data(Bytes::new(), true);
         Poll::Ready(sent.map_err(|error| self.why(cx, error.into())))
     }
@@ -144,8 +147,11 @@ impl<L: Held> End for InTunnel<L> {
         }
     }
 
-    fn reset(&mut self) {
-        self.send.send_reset(Reason::CANCEL);
+    fn reset(&mut self, queued: Queued) {
+        // An unfinished stream that is dropped is reset behind what is queued. A finished one would only be stopped.
+        if self.finished || queued == Queued::Drop {
+            self.send.send_reset(Reason::CANCEL);
+        }
     }
 }
 
