@@ -9,6 +9,7 @@
 //!
 //! One thread. What blocks it is short: a pod's enrolment takes some 20 ms, a batch of sockets one.
 
+mod capture;
 mod connection;
 mod folder;
 mod inheritance;

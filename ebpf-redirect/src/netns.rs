@@ -76,6 +76,13 @@ impl Netns {
         Ok(netns)
     }
 
+    /// A namespace that was known by this path. `None`: it is gone, or nobody is left in it by whom it is known.
+    pub(crate) fn find(path: &Path, identity: (u64, u64), cookie: u64) -> Option<Self> {
+        // An inode may be another one's by this time, a cookie never is.
+        let open = |path: &Path| Self::open(path).ok().filter(|netns| netns.cookie == cookie);
+        open(path).or_else(|| open(&process_inside(path, identity)?))
+    }
+
     /// Which file the namespace was opened from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -97,23 +104,13 @@ impl Netns {
     /// A process is no name: when it has ended, any other that is in the namespace takes its place.
     pub fn verify(&mut self) -> Result<Known, NetnsError> {
         let Err(error) = self.follow_path() else { return Ok(Known::AsBefore) };
-        self.path = self.other_process().ok_or(error)?;
+        self.path = process_inside(&self.path, self.file_identity()).ok_or(error)?;
         Ok(Known::ByAnotherProcess)
     }
 
     /// Whether it is known by a process that is in it, and not by a name.
     pub(crate) fn is_a_process_s(&self) -> bool {
         processes::of_netns(&self.path).is_some()
-    }
-
-    /// Its number may be another process's by this time: only the namespace itself counts.
-    fn other_process(&self) -> Option<PathBuf> {
-        let proc = processes::of_netns(&self.path)?.parent()?;
-        let is_inside = |process: &Path| {
-            processes::netns_identity(process).is_some_and(|it| it == self.file_identity())
-        };
-        let other = processes::oldest(proc, is_inside).ok()??;
-        Some(processes::netns(&other))
     }
 
     fn follow_path(&self) -> Result<(), NetnsError> {
@@ -144,6 +141,16 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Of a namespace that was known by a process, the file of the oldest that is in it: the number may be another
+/// process's by this time, only the namespace itself counts.
+fn process_inside(path: &Path, identity: (u64, u64)) -> Option<PathBuf> {
+    let proc = processes::of_netns(path)?.parent()?;
+    let is_inside =
+        |process: &Path| processes::netns_identity(process).is_some_and(|it| it == identity);
+    let oldest = processes::oldest(proc, is_inside).ok()??;
+    Some(processes::netns(&oldest))
 }
 
 /// The cookie of the namespace that this thread is in.

@@ -1,26 +1,21 @@
 //! The owner of the node and its pods: enrolls, repairs, releases, and says what became of each.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
-use weft_xds::zds::WorkloadInfo;
 
+use super::capture::{capture, watch};
 use super::chain;
 use super::inheritance::Inheritance;
-use super::roster::{News, Offer, Roster};
+use super::roster::{News, Roster};
 use super::source::Source;
-use super::wanted::{Ask, Standing, Status, WantedPod};
-use crate::netns::Netns;
+use super::wanted::{Ask, Claim, Standing, Status, Wanted, WantedPod};
 use crate::node::Node;
-use crate::pod::{Drained, Draining, Enrolment, Pod, PodError, PodUid};
-use crate::sockets;
-use crate::sys;
+use crate::pod::{Drained, Draining, Pod, PodError, PodUid};
 
 /// How often guards are read, lost namespaces noticed, draining pods asked.
 const TICK: Duration = Duration::from_millis(200);
@@ -50,6 +45,8 @@ pub(super) struct Keeper {
     /// Pods whose network changed since the last repair.
     touched: HashSet<PodUid>,
     inheritance: Inheritance,
+    /// Captured by an earlier agent and deleted by force since: closed as long as their namespaces are there.
+    deleted: BTreeSet<PodUid>,
 }
 
 impl Keeper {
@@ -68,6 +65,7 @@ impl Keeper {
             watches: JoinSet::new(),
             touched: HashSet::new(),
             inheritance: Inheritance::Unknown,
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -109,6 +107,36 @@ impl Keeper {
         }
     }
 
+    /// What is captured and not ours is taken up, or waits for that, or is released.
+    fn inherit(&mut self, wanted: &Wanted) {
+        let mut pinned = self.pinned();
+        for uid in
+            pinned.iter().filter(|uid| !self.pods.contains_key(uid)).cloned().collect::<Vec<_>>()
+        {
+            match wanted.claim(&uid) {
+                Claim::Wanted => {}
+                Claim::Unknown if Draining::is_there(&self.node, &uid) => {
+                    if self.deleted.insert(uid.clone()) {
+                        warn!(pod = %uid, "deleted, and still there: it stays captured, and is served no more");
+                    }
+                }
+                Claim::Unknown | Claim::Out => self.resume(&uid),
+            }
+        }
+        self.deleted.retain(|uid| wanted.claim(uid) == Claim::Unknown);
+        pinned.retain(|uid| wanted.claim(uid) == Claim::Wanted);
+        self.inheritance.expect(pinned, Instant::now());
+    }
+
+    /// Releases the deleted pods whose namespaces have gone.
+    fn bury(&mut self) {
+        let is_gone = |uid: &&PodUid| !Draining::is_there(&self.node, uid);
+        for uid in self.deleted.iter().filter(is_gone).cloned().collect::<Vec<_>>() {
+            self.deleted.remove(&uid);
+            self.resume(&uid);
+        }
+    }
+
     fn pinned(&self) -> BTreeSet<PodUid> {
         let names = self.node.pinned_pods().unwrap_or_else(|error| {
             error!(error = chain(&error), "pinned pods cannot be listed");
@@ -140,7 +168,7 @@ impl Keeper {
             .iter()
             .filter(|(uid, held)| match held {
                 // Nobody knows where it is by this time: it stays captured where we have it.
-                Held::Enrolled { .. } | Held::Failed { .. } => !wanted.contains(uid),
+                Held::Enrolled { .. } | Held::Failed { .. } => wanted.claim(uid) != Claim::Wanted,
                 Held::Draining(_) => false,
             })
             .map(|(uid, _)| uid.clone())
@@ -156,14 +184,7 @@ impl Keeper {
             }
         }
         if wanted.standing == Standing::Whole {
-            let mut pinned = self.pinned();
-            for uid in &pinned {
-                if !wanted.contains(uid) && !self.pods.contains_key(uid) {
-                    self.resume(uid);
-                }
-            }
-            pinned.retain(|uid| wanted.contains(uid));
-            self.inheritance.expect(pinned, Instant::now());
+            self.inherit(&wanted);
         }
         for (uid, wanted) in wanted.pods {
             match self.pods.get(&uid) {
@@ -193,9 +214,10 @@ impl Keeper {
     /// `delay`: how long to wait before the next attempt, should this one fail.
     fn enroll(&mut self, uid: &PodUid, wanted: WantedPod, delay: Duration) {
         let started = Instant::now();
-        match self.try_enroll(uid, &wanted) {
+        let before = self.roster.offer(uid);
+        match capture(&mut self.node, uid, &wanted, before.as_deref()) {
             Ok((pod, offer)) => {
-                let watch = self.watch(&pod);
+                let watch = self.watches.spawn(watch(&pod, self.news.clone()));
                 info!(
                     pod = %uid, netns = %wanted.netns.display(), cookie = pod.netns().cookie(),
                     duration_us = started.elapsed().as_micros(), "enrolled"
@@ -230,55 +252,6 @@ impl Keeper {
         if let Some(Held::Enrolled { watch, .. }) = self.pods.insert(uid.clone(), held) {
             watch.abort();
         }
-    }
-
-    fn try_enroll(&mut self, uid: &PodUid, wanted: &WantedPod) -> Result<(Pod, Offer), PodError> {
-        let dns = wanted.dns;
-        let netns = Netns::open(&wanted.netns)?;
-        let offered = Netns::open(&wanted.netns)?;
-        let before = self.roster.offer(uid);
-        let before = before.filter(|offer| offer.netns.cookie() == netns.cookie());
-        let open = before.as_ref().map_or(&[][..], |offer| &offer.listeners);
-        let opened = netns.run(|| sockets::listen(dns, open))?;
-        let listeners = opened.map_err(|source| PodError::Inside {
-            what: "opening listeners",
-            netns: wanted.netns.clone(),
-            source,
-        })?;
-        let enrolment =
-            Enrolment { uid: uid.clone(), netns, dns, addresses: wanted.addresses.clone() };
-        let pod = Pod::enroll(&mut self.node, enrolment, &listeners)?;
-        if offered.cookie() != pod.netns().cookie() {
-            return Err(PodError::Netns(crate::netns::NetnsError::Replaced {
-                path: wanted.netns.clone(),
-            }));
-        }
-        let info = WorkloadInfo {
-            name: wanted.name.clone(),
-            namespace: wanted.namespace.clone(),
-            service_account: wanted.service_account.clone(),
-        };
-        Ok((pod, Offer { uid: uid.clone(), info, netns: offered, listeners }))
-    }
-
-    /// A task that says when the pod's network changed. It ends with the pod.
-    fn watch(&mut self, pod: &Pod) -> AbortHandle {
-        let (uid, news) = (pod.uid().clone(), self.news.clone());
-        let monitor = pod.as_fd().try_clone_to_owned();
-        self.watches.spawn(async move {
-            let watched = async {
-                let monitor: AsyncFd<OwnedFd> = sys::watched(monitor?)?;
-                loop {
-                    monitor.readable().await?.clear_ready();
-                    if news.send(News::Touched(uid.clone())).await.is_err() {
-                        return Ok::<(), std::io::Error>(());
-                    }
-                }
-            };
-            if let Err(error) = watched.await {
-                warn!(pod = %uid, %error, "changes of the pod's network are not noticed at once");
-            }
-        })
     }
 
     fn release(&mut self, uid: &PodUid) {
@@ -420,6 +393,7 @@ impl Keeper {
             }
         }
         self.drain_further();
+        self.bury();
         self.conclude();
     }
 

@@ -29,12 +29,41 @@ pub(super) struct Wanted {
     pub(super) pods: BTreeMap<PodUid, WantedPod>,
     /// To be captured too, but nobody knows yet where their namespaces are.
     pub(super) elsewhere: BTreeSet<PodUid>,
+    pub(super) out: Out,
     pub(super) standing: Standing,
 }
 
+/// Which pods are not to be captured.
+#[derive(Debug, Default)]
+pub(super) enum Out {
+    /// All others.
+    #[default]
+    Others,
+    /// These. The source does not know the others: they were deleted.
+    These(BTreeSet<PodUid>),
+}
+
+/// What is wanted of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// That it is captured.
+    Wanted,
+    /// That it is not.
+    Out,
+    /// Nothing. It was deleted: by force, if it is still there.
+    Unknown,
+}
+
 impl Wanted {
-    pub(super) fn contains(&self, uid: &PodUid) -> bool {
-        self.pods.contains_key(uid) || self.elsewhere.contains(uid)
+    pub(super) fn claim(&self, uid: &PodUid) -> Claim {
+        if self.pods.contains_key(uid) || self.elsewhere.contains(uid) {
+            return Claim::Wanted;
+        }
+        match &self.out {
+            Out::Others => Claim::Out,
+            Out::These(these) if these.contains(uid) => Claim::Out,
+            Out::These(_) => Claim::Unknown,
+        }
     }
 }
 

@@ -69,18 +69,16 @@ impl Draining {
             remove_all_pins(node.root(), uid)?;
             return Ok(None);
         };
-        let end = record.path.iter().position(|byte| *byte == 0).unwrap_or(record.path.len());
-        let path = Path::new(OsStr::from_bytes(record.path.get(..end).unwrap_or_default()));
-        match Netns::open(path) {
-            Ok(netns) if netns.cookie() == record.netns => {
-                Ok(Some(Self::begin(node, uid.clone(), netns)?))
-            }
-            // Gone, or another pod's by this time.
-            Ok(_) | Err(_) => {
-                forget(node, uid, record.netns)?;
-                Ok(None)
-            }
-        }
+        let Some(netns) = recorded(&record) else {
+            forget(node, uid, record.netns)?;
+            return Ok(None);
+        };
+        Ok(Some(Self::begin(node, uid.clone(), netns)?))
+    }
+
+    /// Whether the namespace is still there of a pod that an earlier agent left.
+    pub fn is_there(node: &Node, uid: &PodUid) -> bool {
+        read_record(&pins(node.root(), uid)).is_some_and(|record| recorded(&record).is_some())
     }
 
     /// Removes what is left, once no connection is captured any more.
@@ -148,6 +146,13 @@ fn forget(node: &mut Node, uid: &PodUid, cookie: u64) -> Result<(), PodError> {
 fn read_record(folder: &Path) -> Option<PodRecord> {
     let record = programs::record(folder).ok()?.get(&0, 0).ok()?;
     (record.netns != 0).then_some(record)
+}
+
+/// The namespace, unless it is gone.
+fn recorded(record: &PodRecord) -> Option<Netns> {
+    let end = record.path.iter().position(|byte| *byte == 0).unwrap_or(record.path.len());
+    let path = Path::new(OsStr::from_bytes(record.path.get(..end).unwrap_or_default()));
+    Netns::find(path, (record.device, record.inode), record.netns)
 }
 
 fn remove_pin(path: &Path) -> Result<(), PodError> {

@@ -108,6 +108,11 @@ impl Kubelet {
         wait_for(&what, LONG, || lock(&self.places).get(&key).cloned())
     }
 
+    /// A pod's place that this kubelet does not look after.
+    pub fn foreign_sandbox(&self, name: &str, uid: &str) -> Result<Sandbox> {
+        self.node.sandbox(name, &format!("pod{uid}"), self.node.next_host())
+    }
+
     /// Calls CHECK of every plugin of a pod's chain. Errors: what one complained of.
     pub fn check(&self, namespace: &str, pod: &str) -> Result<()> {
         let (answer, answered) = mpsc::channel();

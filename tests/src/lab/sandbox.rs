@@ -189,7 +189,7 @@ impl Sandbox {
     }
 
     /// Kills what runs inside.
-    pub(crate) fn evict(&self) {
+    pub fn evict(&self) {
         self.cgroup.clear();
     }
 

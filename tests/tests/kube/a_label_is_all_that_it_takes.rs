@@ -5,9 +5,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{Api, api::ListParams};
 use weft_tests::{kube::eventually, lab::LONG};
 
-use super::scene::{CLIENT, FAR, OUT, Scene, WEB, four_pods};
-
-const AMBIENT: &[(&str, &str)] = &[("istio.io/dataplane-mode", "ambient")];
+use super::scene::{AMBIENT, CLIENT, FAR, OUT, Scene, WEB, four_pods};
 
 const ON_THE_HOST: &str = "apiVersion: v1
 kind: Pod

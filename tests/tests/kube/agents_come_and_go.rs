@@ -6,7 +6,7 @@ use weft_tests::{
     lab::{LONG, Signal},
 };
 
-use super::scene::{CLIENT, FAR, OUT, Scene, WEB, four_pods};
+use super::scene::{AMBIENT, CLIENT, FAR, OUT, Scene, WEB, four_pods};
 
 #[tokio::test]
 async fn a_restarted_agent_takes_up_what_is_wanted_and_lets_go_what_is_not() -> Result<()> {
@@ -118,4 +118,29 @@ async fn the_next_agent_takes_over_and_the_last_one_keeps_its_proxies() -> Resul
     last.signal(Signal::Term)?;
     ensure!(last.exit(LONG)?.success(), "the last agent ended badly");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_pod_deleted_by_force_while_the_agent_was_dead_stays_captured() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    scene.cluster.namespace("shop", AMBIENT).await?;
+    scene.cluster.namespace("plain", &[]).await?;
+    scene.serve("plain", "far", "").await?;
+    scene.kill_agent()?;
+    // Of a node without a kubelet, which would take the pod down.
+    let (sandbox, _program) = scene.abandoned_pod("node-9", "lost").await?;
+    let far = format!("http://{}/", scene.kubelet.sandbox("plain", "far")?.v4());
+    let reaches =
+        || -> Result<bool> { Ok(sandbox.run("curl", &["-sS", "-m", "2", &far])?.status.success()) };
+    ensure!(reaches()?, "a pod outside of the mesh reaches nobody");
+    let mut agent = scene.kubelet.start_agent_for(&scene.kubeconfig, "node-9")?;
+    scene.has_enrolled(1).await?;
+    ensure!(!reaches()?, "a captured pod spoke without a proxy");
+    agent.kill()?;
+    scene.cluster.kubectl(&["delete", "pod", "-n", "shop", "lost", "--force"])?;
+    let _agent = scene.kubelet.start_agent_for(&scene.kubeconfig, "node-9")?;
+    scene.says("deleted, and still there: it stays captured").await?;
+    ensure!(!reaches()?, "a pod that was deleted by force was let go");
+    sandbox.evict();
+    scene.says("nothing of the pod is left").await
 }

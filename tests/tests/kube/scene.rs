@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use serde_json::json;
 use weft_tests::{
     kube::{Cluster, Kubelet, Relay, eventually},
-    lab::{Control, LONG, Lab, Loop, Process},
+    lab::{Control, LONG, Lab, Loop, Process, Sandbox},
 };
 
+pub(crate) const AMBIENT: &[(&str, &str)] = &[("istio.io/dataplane-mode", "ambient")];
 const REDIRECTION: &str = "ambient.istio.io/redirection";
 
 /// A node with a kubelet, whose network plugins are ours too. Dropped from the first to the last.
@@ -122,6 +124,36 @@ spec:
   containers: [{{name: app, image: {image}, args: {args}}}]
 "
         ))
+    }
+
+    /// A running pod of the namespace `shop`, on a node that nobody looks after; and the program in it.
+    pub(crate) async fn abandoned_pod(&self, node: &str, name: &str) -> Result<(Sandbox, Process)> {
+        self.cluster.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {node}}}\n"))?;
+        self.cluster.apply(&format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop}}
+spec: {{nodeName: {node}, containers: [{{name: app, image: app}}]}}
+"
+        ))?;
+        let uid = self.pods("shop")?.get(name).await?.metadata.uid.context("a pod has a UID")?;
+        let sandbox = self.kubelet.foreign_sandbox(name, &uid)?;
+        let program = sandbox.start("app", "sleep", &["600"])?;
+        let ip = sandbox.v4();
+        let status = json!({ "status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+        } });
+        let patch = format!("-p={status}");
+        let how = ["--subresource=status", "--type=merge", &patch];
+        self.cluster.kubectl(&[&["patch", "-n", "shop", "pod", name], &how[..]].concat())?;
+        Ok((sandbox, program))
+    }
+
+    /// Waits until an agent has logged this.
+    pub(crate) async fn says(&self, what: &str) -> Result<()> {
+        eventually(what, LONG, async || self.agent_log().contains(what).then_some(()))
+            .await
+            .with_context(|| self.agent_log())
     }
 
     pub(crate) fn label(&self, object: &[&str], label: &str) -> Result<()> {

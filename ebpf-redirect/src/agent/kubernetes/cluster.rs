@@ -13,7 +13,7 @@ use weft_model::enrollment::{
 
 use super::listed::Listed;
 use super::objects::{Announced, End, Facts};
-use crate::agent::wanted::{Standing, Status, Wanted, WantedPod};
+use crate::agent::wanted::{Out, Standing, Status, Wanted, WantedPod};
 use crate::cni::protocol::{Attachment, PodName};
 use crate::pod::PodUid;
 
@@ -242,10 +242,13 @@ impl Cluster {
 
     /// For the keeper.
     pub(super) fn wanted(&self) -> Wanted {
-        let (mut pods, mut elsewhere) = (BTreeMap::new(), BTreeSet::new());
+        let (mut pods, mut elsewhere, mut out) =
+            (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for (uid, facts) in self.pods.iter() {
             match (self.decide(facts), self.sandboxes.get(uid)) {
-                (Some(Enrollment::Out(_)), _) | (_, Some(Sandbox::Down)) => {}
+                (Some(Enrollment::Out(_)), _) | (_, Some(Sandbox::Down)) => {
+                    out.insert(uid.clone());
+                }
                 (Some(Enrollment::Enrolled), Some(Sandbox::Up(place))) => {
                     pods.insert(uid.clone(), wanted_pod(facts, place));
                 }
@@ -256,7 +259,7 @@ impl Cluster {
         }
         let whole = self.namespaces.is_complete() && self.pods.is_complete();
         let standing = if whole { Standing::Whole } else { Standing::Partial };
-        Wanted { pods, elsewhere, standing }
+        Wanted { pods, elsewhere, out: Out::These(out), standing }
     }
 
     /// The announcements that are not true, or that are missing.

@@ -6,7 +6,7 @@ use weft_model::enrollment::{Enrollment, Reason, Wish};
 
 use super::{Announced, Announcement, Cluster, Facts, Place};
 use crate::agent::kubernetes::objects::{Pod, facts};
-use crate::agent::wanted::{Standing, Status};
+use crate::agent::wanted::{Claim, Standing, Status};
 use crate::cni::protocol::{Attachment, PodName};
 use crate::pod::PodUid;
 
@@ -126,6 +126,20 @@ fn before_all_is_listed_nobody_is_unwanted() {
     list_namespaces(&mut cluster, Wish::Unsaid);
     assert_eq!(cluster.wanted().standing, Standing::Whole);
     assert_eq!(wanted(&cluster), both(&[], &[]));
+}
+
+#[test]
+fn a_pod_that_is_not_listed_is_not_known_to_be_out() {
+    let out = json!({ "metadata": { "labels": { "istio.io/dataplane-mode": "none" } } });
+    let pods = [pod("in", &json!({})), pod("out", &out), pod("down", &json!({}))];
+    let mut cluster = cluster(Wish::In, &pods);
+    cluster.attach(&uid("down"), place("c1"));
+    let name = PodName { namespace: "shop".into(), name: "down".into(), uid: Some("down".into()) };
+    let gone = Attachment { container: "c1".into(), netns: None, addresses: Vec::new() };
+    cluster.detach(&name, &gone);
+    let claim = |pod: &str| cluster.wanted().claim(&uid(pod));
+    let claims = ["in", "out", "down", "deleted"].map(claim);
+    assert_eq!(claims, [Claim::Wanted, Claim::Out, Claim::Out, Claim::Unknown]);
 }
 
 #[test]
