@@ -46,7 +46,7 @@ pub(crate) use error::TrustError;
 use error::api_error;
 use nodes::Nodes;
 use place::Place;
-use rotation::{Due, Roots};
+use rotation::{Census, Due, Roots};
 use stored::{ISSUING, ROOT};
 
 /// Between two looks of the replica that writes.
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Trust {
 struct Change {
     secret: Secret,
     roots: Roots,
-    nodes: usize,
+    census: Census,
     due: Due,
 }
 
@@ -112,7 +112,9 @@ impl Trust {
         let secrets = Api::namespaced(client.clone(), namespace);
         let place =
             Place { secrets, maps: Api::namespaced(client, namespace), domain: domain.clone() };
+        let nodes = Nodes::new(place.maps.clone(), heard);
         let opened = within("open the CA", async {
+            nodes.make().await.map_err(of_nodes)?;
             match &source {
                 CaSource::Own => place.first(lost).await,
                 CaSource::Secret(name) => place.plugged_in(name).await,
@@ -120,7 +122,6 @@ impl Trust {
         });
         let opened = opened.await?;
         let (signer, signing) = signing(opened.authority);
-        let nodes = Nodes::new(place.maps.clone(), heard);
         let in_force = Mutex::new(opened.made_of);
         Ok((Arc::new(Self { place, source, signer, in_force, nodes }), signing))
     }
@@ -240,11 +241,12 @@ impl Trust {
         let (_, roots) = place.roots().await?;
         place.issuing(&roots, now).await?;
         place.publish(&roots.bundle()?).await?;
+        self.nodes.make().await.map_err(of_nodes)?;
         self.report().await?;
         self.nodes.forget(now).await.map_err(of_nodes)?;
         let Change { secret, roots, due, .. } = self.change().await?;
         let next = match due {
-            Due::Nothing | Due::Nodes(_) => return Ok(()),
+            Due::Nothing | Due::Wait(_) => return Ok(()),
             Due::Grant => return place.granted().await,
             Due::Prepare => roots.prepared(&place.domain, now)?,
             Due::Activate => roots.activated(now),
@@ -258,9 +260,10 @@ impl Trust {
         let now = clock::now();
         let (secret, roots) = self.place.roots().await?;
         let wish = self.place.wish().await?;
-        let nodes = self.nodes.all(now).await.map_err(of_nodes)?;
-        let due = roots.due(wish, &nodes, &roots.bundle()?.fingerprint(), now);
-        Ok(Change { secret, roots, nodes: nodes.len(), due })
+        let made = secret.metadata.creation_timestamp.as_ref();
+        let census = self.nodes.census(made, now).await.map_err(of_nodes)?;
+        let due = roots.due(wish, &census, &roots.bundle()?.fingerprint(), now);
+        Ok(Change { secret, roots, census, due })
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Map, Value, json};
 
-use super::rotation::{NODE_FORGOTTEN_AFTER, Node};
+use super::rotation::{Census, NODE_FORGOTTEN_AFTER, Node};
 use crate::{
     clock::seconds,
     heard::{Heard, Word},
@@ -29,7 +29,31 @@ const UNSAID: &str = "-";
 pub(super) struct Nodes {
     maps: Api<ConfigMap>,
     heard: Arc<Heard>,
-    written: Mutex<HashMap<Arc<str>, Word>>,
+    written: Mutex<Written>,
+}
+
+/// What this replica has written.
+#[derive(Default)]
+struct Written {
+    /// The uid of the map.
+    map: Option<String>,
+    words: HashMap<Arc<str>, Word>,
+}
+
+impl Written {
+    /// Another map than before lacks what that one held: it is written again.
+    fn is_in(&mut self, map: &ConfigMap) {
+        if self.map != map.metadata.uid {
+            self.words.clear();
+            self.map.clone_from(&map.metadata.uid);
+        }
+    }
+
+    fn is_new(&self, node: &Arc<str>, word: &Word) -> bool {
+        self.words.get(node).is_none_or(|before| {
+            before.bundle != word.bundle || word.seen >= before.seen + SEEN_EVERY
+        })
+    }
 }
 
 impl Nodes {
@@ -37,58 +61,90 @@ impl Nodes {
         Self { maps, heard, written: Mutex::default() }
     }
 
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the map if there is none. Before the first root is made: no node can have spoken by then.
+    pub(super) async fn make(&self) -> Result<(), kube::Error> {
+        if let Some(map) = self.maps.get_opt(MAP).await? {
+            self.written().is_in(&map);
+            return Ok(());
+        }
+        let metadata = ObjectMeta { name: Some(MAP.to_owned()), ..ObjectMeta::default() };
+        let empty = ConfigMap { metadata, ..ConfigMap::default() };
+        match self.maps.create(&PostParams::default(), &empty).await {
+            Ok(map) => self.written().is_in(&map),
+            // Another replica was faster: it is there all the same.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Writes what is new since the last time.
     pub(super) async fn write(&self) -> Result<(), kube::Error> {
+        let heard = self.heard.all();
         let fresh: Vec<(Arc<str>, Word)> = {
-            let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new = |node: &Arc<str>, word: &Word| {
-                written.get(node).is_none_or(|before| {
-                    before.bundle != word.bundle || word.seen >= before.seen + SEEN_EVERY
-                })
-            };
-            self.heard.all().into_iter().filter(|(node, word)| is_new(node, word)).collect()
+            let written = self.written();
+            heard.into_iter().filter(|(node, word)| written.is_new(node, word)).collect()
         };
         if fresh.is_empty() {
             return Ok(());
         }
         let lines = fresh.iter().map(|(node, word)| (node.to_string(), json!(line(word))));
-        self.patch(lines.collect()).await?;
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh);
+        let map = self.patch(lines.collect()).await?;
+        let mut written = self.written();
+        written.is_in(&map);
+        written.words.extend(fresh);
         Ok(())
     }
 
-    /// All nodes that were heard of lately, by whichever replica.
-    pub(super) async fn all(&self, now: SystemTime) -> Result<Vec<Node>, kube::Error> {
-        Ok(self.read().await?.filter(|node| !is_forgotten(node, now)).collect())
+    /// All nodes that were heard of lately, by whichever replica. They are all that can have been heard of if the
+    /// map is as old as what they have to know.
+    pub(super) async fn census(
+        &self,
+        known_since: Option<&Time>,
+        now: SystemTime,
+    ) -> Result<Census, kube::Error> {
+        let map = self.maps.get_opt(MAP).await?;
+        if let Some(map) = &map {
+            self.written().is_in(map);
+        }
+        let made = map.as_ref().and_then(|map| map.metadata.creation_timestamp.clone());
+        let whole_from = match (made, known_since) {
+            (Some(made), Some(since)) if made <= *since => UNIX_EPOCH,
+            // Whoever was not heard of for so long since has no certificate that is still good.
+            (Some(made), _) => SystemTime::from(made.0) + NODE_FORGOTTEN_AFTER,
+            (None, _) => now + NODE_FORGOTTEN_AFTER,
+        };
+        let nodes = nodes(map).filter(|node| !is_forgotten(node, now)).collect();
+        Ok(Census { nodes, whole_from })
     }
 
     /// Takes out the others.
     pub(super) async fn forget(&self, now: SystemTime) -> Result<(), kube::Error> {
-        let gone = self.read().await?.filter(|node| is_forgotten(node, now));
+        let gone = nodes(self.maps.get_opt(MAP).await?).filter(|node| is_forgotten(node, now));
         let gone: Map<_, _> = gone.map(|node| (node.name, Value::Null)).collect();
-        if gone.is_empty() { Ok(()) } else { self.patch(gone).await }
+        if gone.is_empty() { Ok(()) } else { self.patch(gone).await.map(drop) }
     }
 
-    async fn read(&self) -> Result<impl Iterator<Item = Node>, kube::Error> {
-        let map = self.maps.get_opt(MAP).await?;
-        let lines = map.and_then(|map| map.data).unwrap_or_default();
-        Ok(lines.into_iter().filter_map(|(name, line)| read(name, &line)))
-    }
-
-    async fn patch(&self, lines: Map<String, Value>) -> Result<(), kube::Error> {
+    async fn patch(&self, lines: Map<String, Value>) -> Result<ConfigMap, kube::Error> {
         let patch = Patch::Merge(json!({ "data": lines }));
         let params = PatchParams::default();
         match self.maps.patch(MAP, &params, &patch).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                let metadata = ObjectMeta { name: Some(MAP.to_owned()), ..ObjectMeta::default() };
-                let empty = ConfigMap { metadata, ..ConfigMap::default() };
-                // Another replica may have been faster: then it is there all the same.
-                self.maps.create(&PostParams::default(), &empty).await.ok();
-                self.maps.patch(MAP, &params, &patch).await.map(drop)
+                self.make().await?;
+                self.maps.patch(MAP, &params, &patch).await
             }
-            other => other.map(drop),
+            other => other,
         }
     }
+}
+
+fn nodes(map: Option<ConfigMap>) -> impl Iterator<Item = Node> {
+    let lines = map.and_then(|map| map.data).unwrap_or_default();
+    lines.into_iter().filter_map(|(name, line)| read(name, &line))
 }
 
 fn is_forgotten(node: &Node, now: SystemTime) -> bool {

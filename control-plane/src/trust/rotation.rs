@@ -65,6 +65,25 @@ pub(crate) struct Node {
     pub(crate) bundle: Option<String>,
 }
 
+/// What is known of all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) nodes: Vec<Node>,
+    /// From when on no node can be missing: what was written of them may have been lost.
+    pub(crate) whole_from: SystemTime,
+}
+
+/// Who is not known to trust a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lacking {
+    Nobody,
+    Nodes(Vec<String>),
+    /// All who are known have it, and there may be others until then.
+    Unheard {
+        until: SystemTime,
+    },
+}
+
 /// Whether somebody has asked for another root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -81,8 +100,8 @@ pub(crate) enum Due {
     Prepare,
     Activate,
     Retire,
-    /// For these nodes to have both roots.
-    Nodes(Vec<String>),
+    /// It waits for these nodes to have both roots.
+    Wait(Lacking),
 }
 
 impl Roots {
@@ -115,18 +134,16 @@ impl Roots {
     }
 
     /// What may be done now. `bundle` is the fingerprint of what all nodes should trust.
-    pub(crate) fn due(&self, wish: Wish, nodes: &[Node], bundle: &str, now: SystemTime) -> Due {
+    pub(crate) fn due(&self, wish: Wish, census: &Census, bundle: &str, now: SystemTime) -> Due {
         match (&self.stage, wish) {
             (Stage::Settled, Wish::Rotate) => Due::Prepare,
             // Not while the last root retires: a wish of then is for yet another one, and is kept.
             (Stage::Preparing { .. }, Wish::Rotate) => Due::Grant,
             (Stage::Preparing { since, .. }, Wish::None) => {
-                let waiting: Vec<String> = nodes
-                    .iter()
-                    .filter(|node| !node.has(bundle, *since, now))
-                    .map(|node| node.name.clone())
-                    .collect();
-                if waiting.is_empty() { Due::Activate } else { Due::Nodes(waiting) }
+                match census.lacking(bundle, *since, now) {
+                    Lacking::Nobody => Due::Activate,
+                    waited @ (Lacking::Nodes(_) | Lacking::Unheard { .. }) => Due::Wait(waited),
+                }
             }
             (Stage::Retiring { until, .. }, _) if now >= *until => Due::Retire,
             (Stage::Settled, Wish::None) | (Stage::Retiring { .. }, _) => Due::Nothing,
@@ -162,6 +179,21 @@ impl Roots {
         match self.stage {
             Stage::Retiring { until, .. } if now >= until => Self { stage: Stage::Settled, ..self },
             Stage::Settled | Stage::Preparing { .. } | Stage::Retiring { .. } => self,
+        }
+    }
+}
+
+impl Census {
+    /// Who is not known to trust the roots with this fingerprint, which are given to all since then.
+    pub(crate) fn lacking(&self, bundle: &str, since: SystemTime, now: SystemTime) -> Lacking {
+        let lacking = self.nodes.iter().filter(|node| !node.has(bundle, since, now));
+        let names: Vec<String> = lacking.map(|node| node.name.clone()).collect();
+        if !names.is_empty() {
+            Lacking::Nodes(names)
+        } else if now < self.whole_from {
+            Lacking::Unheard { until: self.whole_from }
+        } else {
+            Lacking::Nobody
         }
     }
 }

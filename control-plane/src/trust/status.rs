@@ -6,17 +6,28 @@ use weft_certs::{Authority, Bundle};
 use super::{
     Change, TrustError,
     place::Opened,
-    rotation::{Due, Stage},
+    rotation::{Due, Lacking, Stage},
 };
 use crate::clock::seconds;
 
 pub(super) fn own(change: &Change, root: &Authority, kept: &Opened) -> Result<Value, TrustError> {
+    let (waiting, until) = match &change.due {
+        Due::Wait(Lacking::Nodes(names)) => (names.as_slice(), None),
+        Due::Wait(Lacking::Unheard { until }) => (&[][..], Some(*until)),
+        Due::Wait(Lacking::Nobody)
+        | Due::Nothing
+        | Due::Grant
+        | Due::Prepare
+        | Due::Activate
+        | Due::Retire => (&[][..], None),
+    };
     Ok(json!({
         "source": "own",
         "stage": stage(&change.roots.stage),
         "bundle": change.roots.bundle()?.fingerprint(),
-        "nodes": change.nodes,
-        "waiting": if let Due::Nodes(names) = &change.due { names.as_slice() } else { &[] },
+        "nodes": change.census.nodes.len(),
+        "waiting": waiting,
+        "waitingUntil": until.map(seconds),
         "root": validity(root),
         "issuing": validity(&kept.authority),
     }))

@@ -105,6 +105,49 @@ async fn a_replica_that_is_slower_goes_on_with_what_the_faster_one_wrote() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_of_nodes_that_is_lost_is_written_again_and_nothing_is_hurried() {
+    let server = Server::default();
+    let (domain, heard) = (TrustDomain::default(), Arc::<Heard>::default());
+    let opened = Trust::open(
+        server.client(),
+        "mesh",
+        &domain,
+        CaSource::Own,
+        LostRoot::Refuse,
+        heard.clone(),
+    );
+    let (trust, _) = opened.await.unwrap();
+    for (plural, name) in [(MAPS, "weft-node-trust"), (SECRETS, ROOT)] {
+        let mut object = server.get(plural, name).unwrap();
+        object["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        server.put(plural, name, object);
+    }
+    heard.note(&Arc::from("node-1"), Some("abad1dea"), clock::now());
+    wish(&server);
+    for _ in 0..2 {
+        trust.tend_own().await.unwrap();
+    }
+    let waits = async |who: Value| {
+        trust.tend_own().await.unwrap();
+        let told = trust.status().await;
+        assert_eq!(
+            (&told["stage"]["name"], &told["waiting"]),
+            (&json!("preparing"), &who),
+            "{told}"
+        );
+        told["waitingUntil"].clone()
+    };
+    assert_eq!(waits(json!(["node-1"])).await, json!(null));
+    server.delete(MAPS, "weft-node-trust");
+    // What this replica heard is there again at once; what another heard may not be.
+    waits(json!(["node-1"])).await;
+    heard.note(&Arc::from("node-1"), trust.status().await["bundle"].as_str(), clock::now());
+    let until = waits(json!([])).await.as_u64().unwrap();
+    let left = Duration::from_secs(until - clock::seconds(clock::now()));
+    assert!(left <= DAY && left + Duration::from_hours(1) > DAY, "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_replica_tells_where_a_change_of_roots_is() {
     let server = Server::default();
     let (one, _) = own(&server).await;

@@ -18,6 +18,10 @@ fn node(name: &str, seen: SystemTime, bundle: Option<&str>) -> Node {
     Node { name: name.to_owned(), seen, bundle: bundle.map(str::to_owned) }
 }
 
+fn whole(nodes: &[Node]) -> Census {
+    Census { nodes: nodes.to_vec(), whole_from: UNIX_EPOCH }
+}
+
 /// A leaf as the CA would sign it in this stage.
 fn leaf(roots: &Roots, at: SystemTime) -> Svid {
     let ca = roots.authority(&domain()).unwrap().issuing_ca(30 * 24 * HOUR, at).unwrap();
@@ -64,20 +68,21 @@ fn nothing_is_signed_by_a_new_root_before_every_node_has_it() {
     let roots = Roots::first(&domain(), start()).unwrap();
     let due = |roots: &Roots, nodes: &[Node], at| {
         let bundle = roots.bundle().unwrap().fingerprint();
-        roots.due(Wish::None, nodes, &bundle, at)
+        roots.due(Wish::None, &whole(nodes), &bundle, at)
     };
     assert_eq!(due(&roots, &[], start()), Due::Nothing);
     let before = roots.bundle().unwrap().fingerprint();
-    assert_eq!(roots.due(Wish::Rotate, &[], &before, start()), Due::Prepare);
+    assert_eq!(roots.due(Wish::Rotate, &whole(&[]), &before, start()), Due::Prepare);
 
     let roots = roots.prepared(&domain(), start()).unwrap();
     let both = roots.bundle().unwrap().fingerprint();
-    assert_eq!(roots.due(Wish::Rotate, &[], &both, start()), Due::Grant, "before all else");
+    assert_eq!(roots.due(Wish::Rotate, &whole(&[]), &both, start()), Due::Grant, "before all else");
     let told = node("told", start(), Some(&both));
     let late = node("late", start(), Some(&before));
     let stock = node("stock", start() + 24 * HOUR, None);
     let nodes = [told.clone(), late.clone(), stock.clone()];
-    let waiting = |names: &[&str]| Due::Nodes(names.iter().map(|n| (*n).to_owned()).collect());
+    let waiting =
+        |names: &[&str]| Due::Wait(Lacking::Nodes(names.iter().map(|n| (*n).to_owned()).collect()));
     assert_eq!(due(&roots, &nodes, start() + HOUR), waiting(&["late", "stock"]));
     assert_eq!(due(&roots, &[told.clone(), stock.clone()], start() + HOUR), waiting(&["stock"]));
     assert_eq!(due(&roots, &[told], start() + HOUR), Due::Activate);
@@ -90,7 +95,34 @@ fn nothing_is_signed_by_a_new_root_before_every_node_has_it() {
     assert_eq!(due(&roots, &[], start() + LEAVES_GONE_AFTER - HOUR), Due::Nothing);
     assert_eq!(due(&roots, &[], start() + LEAVES_GONE_AFTER), Due::Retire);
     let bundle = roots.bundle().unwrap().fingerprint();
-    assert_eq!(roots.due(Wish::Rotate, &[], &bundle, start()), Due::Nothing, "one at a time");
+    assert_eq!(
+        roots.due(Wish::Rotate, &whole(&[]), &bundle, start()),
+        Due::Nothing,
+        "one at a time"
+    );
     let settled = roots.retired(start() + LEAVES_GONE_AFTER);
-    assert_eq!(settled.due(Wish::Rotate, &[], &bundle, start()), Due::Prepare, "it was kept");
+    assert_eq!(
+        settled.due(Wish::Rotate, &whole(&[]), &bundle, start()),
+        Due::Prepare,
+        "it was kept"
+    );
+}
+
+#[test]
+fn that_nobody_is_known_is_no_word_of_anybody() {
+    let roots = Roots::first(&domain(), start()).unwrap().prepared(&domain(), start()).unwrap();
+    let bundle = roots.bundle().unwrap().fingerprint();
+    let until = start() + 24 * HOUR;
+    let told = node("told", start(), Some(&bundle));
+    let late = node("late", start(), None);
+    let due = |nodes: &[Node], at| {
+        let census = Census { nodes: nodes.to_vec(), whole_from: until };
+        roots.due(Wish::None, &census, &bundle, at)
+    };
+    for nodes in [&[][..], std::slice::from_ref(&told)] {
+        assert_eq!(due(nodes, start() + HOUR), Due::Wait(Lacking::Unheard { until }));
+        assert_eq!(due(nodes, until), Due::Activate);
+    }
+    let named = Due::Wait(Lacking::Nodes(vec!["late".to_owned()]));
+    assert_eq!(due(&[told, late], start() + HOUR), named, "who is known is named");
 }

@@ -83,6 +83,10 @@ impl Server {
         self.state().store(&path(plural, name), object);
     }
 
+    pub(super) fn delete(&self, plural: &str, name: &str) {
+        self.state().objects.remove(&path(plural, name)).unwrap();
+    }
+
     /// Somebody else will have written this right before us.
     pub(super) fn faster(&self, plural: &str, name: &str, object: Value) {
         self.state().faster = Some((path(plural, name), object));
@@ -102,7 +106,8 @@ impl State {
         let of_before = |field: &str| before.as_ref().map(|before| before[field].clone());
         let uid = of_before("uid").unwrap_or_else(|| json!(format!("u-{}", self.version)));
         metadata.insert("uid".to_owned(), uid);
-        let fresh = || json!(Timestamp::now().to_string());
+        // Whole seconds, as in a real one.
+        let fresh = || json!(Timestamp::from_second(Timestamp::now().as_second()).unwrap());
         let created = metadata.get("creationTimestamp").cloned();
         let created = created.or_else(|| of_before("creationTimestamp")).unwrap_or_else(fresh);
         metadata.insert("creationTimestamp".to_owned(), created);
