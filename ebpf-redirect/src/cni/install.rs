@@ -14,8 +14,9 @@ use crate::inotify::Inotify;
 #[cfg(test)]
 mod tests;
 
-/// A folder that cannot be written is tried again after this.
+/// A folder that cannot be written is tried again after this, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_mins(2);
 
 /// Why the plugin is not installed.
 #[derive(Debug, thiserror::Error)]
@@ -57,17 +58,22 @@ pub struct Installed {
 impl Installation {
     /// Keeps the plugin installed, for ever.
     pub async fn keep(&self) {
-        let mut said = String::new();
+        let (mut said, mut delay) = (String::new(), RETRY);
         loop {
-            if let Err(error) = self.follow(&mut said).await {
+            if let Err(error) = self.follow(&mut said, &mut delay).await {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
-                error!(%error, source, "the CNI plugin is not installed, trying again");
-                tokio::time::sleep(RETRY).await;
+                let now = format!("{error}: {source:?}");
+                if said != now {
+                    error!(%error, source, "the CNI plugin is not installed, trying again");
+                    said = now;
+                }
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(RETRY_MAX);
             }
         }
     }
 
-    async fn follow(&self, said: &mut String) -> Result<(), InstallError> {
+    async fn follow(&self, said: &mut String, delay: &mut Duration) -> Result<(), InstallError> {
         for folder in [&self.conf_dir, &self.bin_dir] {
             fs::create_dir_all(folder).map_err(failed("made", folder))?;
         }
@@ -76,6 +82,7 @@ impl Installation {
             .map_err(failed("watched", &self.conf_dir))?;
         loop {
             let installed = self.install()?;
+            *delay = RETRY;
             let now = format!("{installed:?}");
             if *said != now {
                 installed.tell();
@@ -105,6 +112,13 @@ impl Installation {
                     break;
                 }
                 Err(error) => installed.bad.push(error),
+            }
+            // Half written, as by a network plugin that starts: without its copy the network would be used as soon
+            // as it is whole, and pods would pass us by.
+            let copy = merge::beside(&original);
+            if copy.exists() {
+                installed.conf = Some(copy);
+                break;
             }
         }
         remove_ours(&self.conf_dir, installed.conf.as_deref())?;

@@ -99,6 +99,25 @@ fn a_file_that_is_no_configuration_is_named_and_the_next_one_taken() {
 }
 
 #[test]
+fn the_copy_of_a_configuration_stays_while_that_is_half_written() {
+    let node = Node::new();
+    fs::write(node.conf("10-net.conflist"), BRIDGE).unwrap();
+    fs::write(node.conf("20-other.conflist"), OTHER).unwrap();
+    let copy = node.conf("10-net-weft.conflist");
+    node.installation().install().unwrap();
+    for half in ["", "{", r#"{"cniVersion":"1.0.0","name":"net","plugins":[]}"#] {
+        fs::write(node.conf("10-net.conflist"), half).unwrap();
+        let installed = node.installation().install().unwrap();
+        assert_eq!((installed.conf, installed.bad.len()), (Some(copy.clone()), 1), "{half:?}");
+        assert_eq!(kinds(&copy), ["bridge", "weft-cni"], "{half:?}");
+    }
+    fs::remove_file(node.conf("10-net.conflist")).unwrap();
+    let installed = node.installation().install().unwrap();
+    assert_eq!(installed.conf, Some(node.conf("20-other-weft.conflist")));
+    assert!(!copy.exists());
+}
+
+#[test]
 fn what_was_installed_is_removed_and_nothing_else() {
     let node = Node::new();
     fs::write(node.conf("10-net.conflist"), BRIDGE).unwrap();
