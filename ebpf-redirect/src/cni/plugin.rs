@@ -8,12 +8,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::protocol::{Attachment, LINE_MAX, PodName, Reply, Request};
+use super::protocol::{Attachment, LINE_MAX, PATIENCE, PodName, Reply, Request};
 
 #[cfg(test)]
 mod tests;
@@ -21,8 +20,6 @@ mod tests;
 /// Those with a `prevResult`, which is what we are about.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const NEWEST: &str = "1.1.0";
-/// How long the agent may take. It has deadlines of its own, so that this one passes only when it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Spec: the codes below 100 are CNI's own.
 const INCOMPATIBLE_VERSION: u32 = 1;

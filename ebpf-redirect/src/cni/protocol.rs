@@ -4,11 +4,24 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// No line is longer, in bytes.
 pub const LINE_MAX: usize = 64 * 1024;
+
+/// How long a line may take to be said.
+pub const LINE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the agent may take to find its answer.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(35);
+/// How long the plugin waits: it hears from the agent why a pod is not captured, unless that hangs.
+pub const PATIENCE: Duration = Duration::from_secs(50);
+/// How long a kubelet waits for a pod's network, with all of its plugins.
+const KUBELET_PATIENCE: Duration = Duration::from_mins(2);
+
+const _: () = assert!(2 * LINE_DEADLINE.as_secs() + ANSWER_DEADLINE.as_secs() < PATIENCE.as_secs());
+const _: () = assert!(PATIENCE.as_secs() < KUBELET_PATIENCE.as_secs());
 
 /// A pod, as a runtime names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

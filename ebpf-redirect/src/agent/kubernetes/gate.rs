@@ -24,13 +24,16 @@ use super::objects::{self, Pod};
 use crate::agent::chain;
 use crate::agent::succession::Succession;
 use crate::agent::wanted::{Ask, Status};
-use crate::cni::protocol::{Attachment, LINE_MAX, PodName, Reply, Request};
+use crate::cni::protocol::{
+    ANSWER_DEADLINE, Attachment, LINE_DEADLINE, LINE_MAX, PodName, Reply, Request,
+};
 use crate::pod::PodUid;
 
-/// How long a plugin may take to say its line, and the API server to answer.
+/// How long the API server may take to answer each of two questions.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How long an enrolment may take: 20 ms, and those of other pods before it.
 const PATIENCE: Duration = Duration::from_secs(20);
+const _: () = assert!(2 * DEADLINE.as_secs() + PATIENCE.as_secs() < ANSWER_DEADLINE.as_secs());
 /// Plugins served at once; a kubelet starts some ten pods at a time.
 const PLUGINS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -114,7 +117,7 @@ impl Keeper {
         let mut line = String::new();
         let most = u64::try_from(LINE_MAX).expect("a line's length fits");
         let mut reader = BufReader::new((&mut stream).take(most));
-        timeout(DEADLINE, reader.read_line(&mut line)).await??;
+        timeout(LINE_DEADLINE, reader.read_line(&mut line)).await??;
         let reply = match serde_json::from_str(&line) {
             Ok(request) => self.answer(request).await,
             Err(error) => {
@@ -123,7 +126,7 @@ impl Keeper {
         };
         let mut answer = serde_json::to_vec(&reply)?;
         answer.push(b'\n');
-        timeout(DEADLINE, stream.write_all(&answer)).await??;
+        timeout(LINE_DEADLINE, stream.write_all(&answer)).await??;
         if let Reply::Yielded { .. } = reply {
             self.succession.yielded.notify_one();
         }
