@@ -47,7 +47,7 @@ pub use kubernetes::{KubernetesError, KubernetesSettings};
 use packet::PacketListener;
 use roster::Roster;
 use source::Source;
-use succession::{Office, Succession};
+use succession::{Office, Succession, with_inherited};
 
 /// News for the keeper that waits to be read: more than there are pods, so nobody waits.
 const NEWS_MAX: usize = 16 * 1024;
@@ -156,7 +156,7 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         }
     };
     let mut programs = settings.programs;
-    programs.proxy_cgroups.extend(office.inherited.iter().cloned());
+    programs.proxy_cgroups = with_inherited(programs.proxy_cgroups, office.inherited.clone());
     let node = Node::load(&programs, Features::probe())?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let yielded = Arc::new(Notify::new());

@@ -21,6 +21,9 @@ use tracing::{info, warn};
 use super::AgentError;
 use crate::cni::protocol::{LINE_MAX, Reply, Request};
 
+#[cfg(test)]
+mod tests;
+
 /// How long an agent may take to yield.
 const DEADLINE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
@@ -101,6 +104,18 @@ impl Office {
             }
         }
     }
+}
+
+/// Our proxies' cgroups, and those that an earlier agent told of as far as they are still there. Each agent of a
+/// `DaemonSet` has another one: they would become ever more.
+pub(super) fn with_inherited(own: Vec<PathBuf>, inherited: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut all = own;
+    for cgroup in inherited {
+        if cgroup.exists() && !all.contains(&cgroup) {
+            all.push(cgroup);
+        }
+    }
+    all
 }
 
 async fn ask_to_yield(socket: &Path) -> io::Result<Vec<PathBuf>> {

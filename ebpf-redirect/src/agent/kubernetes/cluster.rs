@@ -130,6 +130,10 @@ impl Cluster {
         self.sandboxes.entry(uid.clone()).or_insert(Sandbox::Up(place));
     }
 
+    pub(super) fn knows(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some()
+    }
+
     pub(super) fn is_captured(&self, uid: &PodUid) -> bool {
         matches!(self.states.get(uid), Some(Status::Captured { .. } | Status::Ready { .. }))
     }

@@ -77,7 +77,10 @@ impl Locator {
     /// Looks for those whose time has come. When to look again, if at all.
     async fn look_for(&mut self, unplaced: &[(PodUid, Facts)], shared: &Shared) -> Option<Instant> {
         // Who has been captured meanwhile, and is lost again, is looked for at once.
-        self.tries.retain(|uid, _| !shared.look().is_captured(uid));
+        self.tries.retain(|uid, _| {
+            let cluster = shared.look();
+            cluster.knows(uid) && !cluster.is_captured(uid)
+        });
         for (uid, facts) in unplaced {
             let (due, delay) = self.tries.get(uid).copied().unwrap_or((Instant::now(), RETRY));
             if due > Instant::now() {

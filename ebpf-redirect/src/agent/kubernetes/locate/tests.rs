@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{search, through};
+use super::{Locator, search, through};
+use crate::agent::kubernetes::{Shared, objects};
 
 const UID: &str = "5f0c7a31-9a3e-4d3e-8f1d-0c2f6f6b7c11";
 
@@ -96,6 +97,27 @@ fn what_ends_while_it_is_looked_at_is_passed_over() {
     assert_eq!(proc.search(&[UID], None), None);
     proc.process(4, &cgroup, 200);
     assert_eq!(proc.search(&["another", UID], None), Some(proc.netns(4)));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_is_looked_for_no_more() {
+    use kube::runtime::watcher::Event;
+    let object = serde_json::json!({
+        "metadata": { "namespace": "shop", "name": "lost", "uid": UID,
+            "labels": { "istio.io/dataplane-mode": "ambient" } },
+        "status": { "phase": "Running", "podIPs": [{ "ip": "192.0.2.7" }] },
+    });
+    let lost = objects::facts(serde_json::from_value(object).unwrap()).unwrap();
+    let shared = Shared::new();
+    shared.tell(|cluster| cluster.pod_event(Event::Apply(lost.clone())));
+    let unplaced = shared.look().unplaced();
+    assert_eq!(unplaced, std::slice::from_ref(&lost));
+    let mut locator = Locator::new(Vec::new(), Path::new("/proc/self/ns/net"));
+    assert!(locator.look_for(&unplaced, &shared).await.is_some());
+    assert_eq!(locator.tries.len(), 1);
+    shared.tell(|cluster| cluster.pod_event(Event::Delete(lost)));
+    assert_eq!(locator.look_for(&[], &shared).await, None);
+    assert!(locator.tries.is_empty());
 }
 
 #[test]
