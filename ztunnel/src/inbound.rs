@@ -23,7 +23,8 @@ use ztunnel_core::{
 mod proxy_header;
 
 use crate::{
-    outcome::{Cut, Record, chain},
+    causes::chain,
+    outcome::{Cut, Record},
     pod::{Pod, Proof},
     relay::{End, Plain, relay},
     socket::{Accepted, Sockets},

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod app;
+mod causes;
 pub mod config;
 pub mod descriptors;
 pub mod dns;

@@ -1,8 +1,7 @@
 //! One connection's record, from its arrival to its one `Outcome`.
 
-use std::{error::Error, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use rustls::CertificateError;
 use tokio::time::Instant;
 use weft_model::Hostname;
 use ztunnel_core::{
@@ -10,6 +9,7 @@ use ztunnel_core::{
 };
 
 use crate::{
+    causes::chain,
     relay,
     telemetry::{self, Accepted, Live, Recorder, TunnelSide},
 };
@@ -160,31 +160,5 @@ impl Drop for Record {
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record").field("parties", &self.parties).finish_non_exhaustive()
-    }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let error = refused_certificate(error).unwrap_or(error);
-        let next = error.to_string();
-        // Some libraries repeat their source in their own text.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Why our verifier refused a certificate. rustls hides it two levels deep and would show its fields as Rust does.
-fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
-    match inner.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => Some(&*other.0),
-        _ => None,
     }
 }

@@ -20,8 +20,8 @@ use tasks::Tasks;
 pub(crate) use unproven::Proof;
 
 use crate::{
+    causes::chain,
     memory::Pressure,
-    outcome::chain,
     socket::{SocketError, Sockets},
     telemetry::TunnelSide,
     tunnel::{

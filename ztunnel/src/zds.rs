@@ -22,7 +22,7 @@ use weft_xds::zds::{
 };
 
 use crate::{
-    outcome::chain,
+    causes::chain,
     pods::{Enrolment, EnrolmentError, Pods},
     socket::Need,
     uid::PodUid,

@@ -16,9 +16,10 @@ use weft_certs::{KeyPair, NodeSvid};
 use super::{
     Identities,
     ask::{Asked, CaSettings, ask, connect, roots},
-    error::{NodeCertificateError, chain},
+    error::NodeCertificateError,
     system_now,
 };
+use crate::causes::chain;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The life asked for. Short: whoever steals the key has it for no longer.

@@ -10,9 +10,8 @@ use tracing::{error, info, warn};
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 
-use super::{
-    Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, error::chain, wall,
-};
+use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, wall};
+use crate::causes::chain;
 
 /// A request that takes longer has failed; the next may find another replica of the CA.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

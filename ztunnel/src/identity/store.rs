@@ -19,7 +19,8 @@ use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::error::{StoreError, chain};
+use super::error::StoreError;
+use crate::causes::chain;
 
 const EXTENSION: &str = "svid";
 

@@ -13,6 +13,7 @@ use weft_certs::{Authority, KeyPair, REQUESTS_MAX};
 use weft_model::TrustDomain;
 
 use super::*;
+use crate::causes::chain;
 
 mod node;
 mod service;
@@ -245,7 +246,7 @@ async fn a_caller_outlasts_a_short_failure_and_is_refused_early_in_a_long_one() 
     let before = Instant::now();
     let error = node.identities.svid(&other).await.unwrap_err();
     assert!(matches!(&error, IdentityError::Unavailable { identity, .. } if *identity == other));
-    let reasons = error::chain(&error);
+    let reasons = chain(&error);
     assert!(reasons.contains("certificate service memory gave none"), "{reasons}");
     assert!(reasons.contains("not today"), "{reasons}");
     assert_eq!(before.elapsed(), Duration::ZERO);
@@ -259,7 +260,7 @@ async fn a_ca_that_never_answers_costs_a_caller_its_deadline_and_no_more() {
     let before = Instant::now();
     let error = node.identities.svid(&web()).await.unwrap_err();
     assert!(before.elapsed() <= Duration::from_secs(10), "{:?}", before.elapsed());
-    let said = error::chain(&error);
+    let said = chain(&error);
     assert!(said.starts_with(&format!("no certificate for {}", web())), "{said}");
 }
 
@@ -288,7 +289,7 @@ async fn a_certificate_of_somebody_else_is_not_taken() {
     let mut slot = node.identities.watch(&web());
     slot.changed().await.unwrap();
     let failure = slot.borrow_and_update().failure().cloned().unwrap();
-    let said = error::chain(&*failure.error);
+    let said = chain(&*failure.error);
     assert!(said.ends_with(&format!("certificate is of {}, asked for {}", numbered(7), web())));
     // The next answer is right.
     assert_eq!(node.identities.svid(&web()).await.unwrap().identity(), &web());
@@ -302,7 +303,7 @@ async fn a_clock_ten_minutes_behind_the_cas_is_named_and_served_once_it_is_right
     *ca.dated.lock().unwrap() = |now| now + SKEW;
     let node = node(&ca, None);
     let error = node.identities.svid(&web()).await.unwrap_err();
-    let reasons = error::chain(&error);
+    let reasons = chain(&error);
     assert!(reasons.contains("is not valid before"), "{reasons}");
     *ca.dated.lock().unwrap() = |now| now;
     tokio::time::sleep(Duration::from_mins(3)).await;
@@ -424,7 +425,7 @@ async fn a_node_without_certificate_service_says_so() {
     let mut tasks = JoinSet::new();
     tasks.spawn(renewer.run());
     let error = identities.svid(&web()).await.unwrap_err();
-    let said = error::chain(&error);
+    let said = chain(&error);
     assert!(said.ends_with("no certificate service is configured (ca.address)"), "{said}");
 }
 

@@ -24,10 +24,11 @@ use super::{
     unproven::Unproven,
 };
 use crate::{
+    causes::chain,
     config::Limits,
     identity::Identities,
     memory::Pressure,
-    outcome::{Cut, Outcomes, chain},
+    outcome::{Cut, Outcomes},
     tunnel::hbone::Settings,
 };
 

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error,
     future::{Future, pending},
     io,
     path::PathBuf,
@@ -30,7 +29,7 @@ use super::{
     status::{ControlPlane, Current, LocalFile, Status},
     views::{Publisher, Views},
 };
-use crate::{config::Config, identity::NodeCertificate, telemetry::Recorder};
+use crate::{causes::chain, config::Config, identity::NodeCertificate, telemetry::Recorder};
 
 /// Changes come in bursts; each is on disk this much later at most.
 const KEEP_WITHIN: Duration = Duration::from_secs(1);
@@ -422,15 +421,4 @@ async fn kept(keeping: &mut Option<Keeping>) -> (u64, io::Result<()>) {
         }
         None => pending().await,
     }
-}
-
-/// An error with its causes, as one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
 }

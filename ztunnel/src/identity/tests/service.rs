@@ -159,7 +159,7 @@ async fn failure(client: &Client) -> String {
     let mut slot = client.identities.watch(&web());
     let failed = slot.wait_for(|s| s.failure().is_some());
     let slot = timeout(Duration::from_secs(20), failed).await.unwrap().unwrap().clone();
-    error::chain(&*slot.failure().unwrap().error)
+    chain(&*slot.failure().unwrap().error)
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use super::{
     keepalive,
     window::Window,
 };
-use crate::outcome::chain;
+use crate::causes::chain;
 
 /// Why no tunnel or no stream in it came about.
 #[derive(Debug, thiserror::Error)]

@@ -31,7 +31,7 @@ use super::{
     keepalive,
     window::{Open, Window},
 };
-use crate::{config::Timeouts, outcome::chain};
+use crate::{causes::chain, config::Timeouts};
 
 /// Why a caller got no tunnel.
 #[derive(Debug, thiserror::Error)]
