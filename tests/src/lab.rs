@@ -119,6 +119,18 @@ impl Drop for Ground {
     }
 }
 
+/// For whoever is on the wire: pods are behind these nodes.
+fn ways_to_pods(of: impl Fn(u8) -> bool) -> String {
+    let way = |node| {
+        format!(
+            "route add 10.1.{node}.0/24 via 10.0.0.{node}
+             route add fd01:{node}::/64 via fd00::{node}
+"
+        )
+    };
+    (1..=NODES).filter(|&node| of(node)).map(way).collect()
+}
+
 /// The wire between nodes, and a folder for files. Nodes, pods and control plane are made from it.
 #[derive(Debug)]
 pub struct Lab {
@@ -144,6 +156,7 @@ impl Lab {
                  link set br0 up
                  addr add 10.0.0.254/24 dev br0
                  addr add fd00::254/64 dev br0 nodad")?;
+        wire.ip(&ways_to_pods(|_| true))?;
         let manifests = Manifests::new(ground.dir.join("manifests"))?;
         Ok(Self { ground, wire, manifests })
     }

@@ -3,16 +3,31 @@
 //! ```text
 //!   cni        the chain of network plugins, called as a container runtime does
 //!   container  a program, started again and probed
+//!   image      what the images of this project hold
+//!   root       the file system of a container of such an image
+//!   field      fields of the pod, as its containers are told
+//!   files      what its containers find there
+//!   volumes    folders, filled as the pod says
+//!   host       the node's own file system
+//!   names      services by their names
 //!   report     the pod's status
 //!   worker     the life of one pod, on a thread of its own
 //! ```
 //!
 //! It speaks to the API server as `system:node:<name>`, with a node's rights and no more.
-//! Not done: volumes, exec, liveness probes, resources, images (an image's name is the name of a program).
+//! Not done: exec, liveness probes, resources. An image that is none of this project's is only the name of a program
+//! of the machine, which runs without volumes.
 
 mod cni;
 mod container;
+mod field;
+mod files;
+mod host;
+mod image;
+mod names;
 mod report;
+mod root;
+mod volumes;
 mod worker;
 
 use std::{
@@ -42,6 +57,7 @@ use tokio::sync::oneshot;
 
 use self::{
     cni::Folders,
+    host::Host,
     worker::{Key, Order, Places, Worker, lock},
 };
 use super::Cluster;
@@ -78,6 +94,8 @@ impl Kubelet {
         let pods = Pods {
             node: node.clone(),
             folders: folders.clone(),
+            host: Host::new(&node, [&folders.configurations, &folders.plugins])?,
+            names: cluster.config(),
             places: places.clone(),
             workers: BTreeMap::new(),
             asked,
@@ -169,6 +187,9 @@ async fn register(client: Client, node: &Node, zone: &str) -> Result<()> {
 struct Pods {
     node: Arc<Node>,
     folders: Folders,
+    host: Host,
+    /// By whom the names of services are asked for.
+    names: Config,
     places: Arc<Places>,
     /// By the pods' ids.
     workers: BTreeMap<String, Running>,
@@ -191,6 +212,7 @@ impl Pods {
             tokio::select! {
                 biased;
                 _ = stopped => {}
+                () = names::follow(self.names.clone(), files::hosts(self.node.dir())) => {}
                 () = self.follow(client) => {}
             }
             // The workers' own calls are driven here, until they have ended.
@@ -256,6 +278,7 @@ impl Pods {
         let worker = Worker {
             node: self.node.clone(),
             folders: self.folders.clone(),
+            host: self.host.clone(),
             places: self.places.clone(),
             client: client.clone(),
             runtime: tokio::runtime::Handle::current(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     Cgroup, Ground, LONG, Lab, Manifests, Namespace, Process, User, binary, process::Place,
-    wait_for,
+    wait_for, ways_to_pods,
 };
 
 /// Its address on the wire.
@@ -32,12 +32,7 @@ impl Lab {
         let namespace = Namespace::new(&ground, "control")?;
         self.plug(&namespace, "control", HOST)?;
         // The way back to pods, whose nodes are on the wire.
-        for node in 1..=super::NODES {
-            namespace.ip(&format!(
-                "route add 10.1.{node}.0/24 via 10.0.0.{node}
-                 route add fd01:{node}::/64 via fd00::{node}"
-            ))?;
-        }
+        namespace.ip(&ways_to_pods(|_| true))?;
         let cgroup = Cgroup::new(&ground, "control")?;
         let manifests = self.manifests().clone();
         let data = ground.dir.join("control");

@@ -18,7 +18,7 @@ use super::{
     Cgroup, Control, Ground, LONG, Lab, Manifests, NODES, Namespace, Process, Signal, User, binary,
     control,
     process::{NOBODY, Place},
-    wait_for,
+    wait_for, ways_to_pods,
 };
 
 /// `weft` ends with it when what was asked about is refused or wrong.
@@ -73,12 +73,7 @@ impl Lab {
              addr add 10.1.{index}.1/24 dev br0
              addr add fd01:{index}::1/64 dev br0 nodad"
         ))?;
-        for other in (1..=NODES).filter(|other| *other != index) {
-            namespace.ip(&format!(
-                "route add 10.1.{other}.0/24 via 10.0.0.{other}
-                 route add fd01:{other}::/64 via fd00::{other}"
-            ))?;
-        }
+        namespace.ip(&ways_to_pods(|other| other != index))?;
         let dir = ground.dir.join(&name);
         fs::create_dir_all(dir.join("pods")).context("make the folder of pods")?;
         Ok(Node {
@@ -334,7 +329,13 @@ impl Node {
         self.dir.join("pods")
     }
 
-    fn pins(&self) -> PathBuf {
+    /// The cgroup of everything on it.
+    pub(crate) fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// Where its agent pins what it gives to the kernel.
+    pub(crate) fn pins(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(format!("{}-{}", self.ground.prefix, self.name))
     }
 

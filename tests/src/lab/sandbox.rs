@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
 };
@@ -128,6 +129,34 @@ impl Sandbox {
     ) -> Result<Process> {
         let place = Place { user, ..self.place() };
         place.start(&format!("{}-{name}", self.name), program, with)
+    }
+
+    /// Starts what the scripts become, in a cgroup of its own below this one's. `node` is what the process takes for
+    /// the top of all cgroups.
+    pub(crate) fn start_contained(
+        &self,
+        node: &Path,
+        name: &str,
+        scripts: [String; 2],
+        with: impl FnOnce(&mut Command),
+    ) -> Result<Process> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
+            .arg(node.join("cgroup.procs"))
+            .arg("nsenter")
+            .arg(format!("--net={}", self.namespace.path().display()))
+            .args(["unshare", "--cgroup", "--mount", "--propagation", "slave", "sh", "-c"]);
+        let [outside, inside] = scripts;
+        command.args([&outside, "sh", &inside]);
+        Process::start(&self.ground, &format!("{}-{name}", self.name), command, with)
+    }
+
+    /// The cgroup of one of its containers, which is made.
+    pub(crate) fn cgroup_of(&self, container: &str) -> Result<PathBuf> {
+        let path = self.cgroup.path().join(container);
+        fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(path)
     }
 
     /// The same, with a pipe to its standard input: [`Process::input`].

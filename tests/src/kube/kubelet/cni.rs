@@ -12,11 +12,14 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::host::Host;
 use crate::lab::{LONG, Node, Sandbox, wait_for};
 
 /// Says who the main plugin is; it is no program: the sandbox has its addresses when the chain begins.
 const MAIN: &str = "lab";
 const INTERFACE: &str = "eth0";
+/// Where an agent that runs as a pod answers our plugin; there it is on the node's disk, not on the machine's.
+const AGENT: &str = "/run/weft-cni";
 
 /// A node's folders of configurations and plugins.
 #[derive(Debug, Clone)]
@@ -53,6 +56,7 @@ struct Complaint {
 pub(super) struct Attachment<'a> {
     pub(super) node: &'a Arc<Node>,
     pub(super) folders: &'a Folders,
+    pub(super) host: &'a Host,
     pub(super) sandbox: &'a Sandbox,
     pub(super) namespace: &'a str,
     pub(super) pod: &'a str,
@@ -158,7 +162,15 @@ fn spawn(command: Command, program: &Path, to: &Attachment<'_>) -> Result<Child>
         container(to.uid),
         to.uid
     );
-    let mut child = to.node.command(&program.to_string_lossy());
+    let agent = to.host.path(Path::new(AGENT));
+    let mut child = if agent.exists() {
+        let mut command = to.node.command("unshare");
+        let see = r#"mkdir -p "$1" && mount --bind "$0" "$1" && shift && exec "$@""#;
+        command.args(["--mount", "sh", "-c", see]).arg(agent).arg(AGENT).arg(program);
+        command
+    } else {
+        to.node.command(&program.to_string_lossy())
+    };
     let verb = match command {
         Command::Add => "ADD",
         Command::Check => "CHECK",

@@ -4,16 +4,18 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use k8s_openapi::{
-    api::core::v1::{Container as Spec, ObjectFieldSelector, Pod, Probe},
+    api::core::v1::{Container as Spec, Pod, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+use super::{field::lookup, files::Files, image::Image};
 use crate::lab::{Node, Process, Sandbox, Signal, User, binary};
 
 /// A Kubernetes probe runs every 10 s; tests would wait for that.
@@ -48,9 +50,9 @@ impl Container {
     }
 
     /// Starts its program; a program that cannot be started is tried again as one that ended.
-    pub(super) fn start(&mut self, pod: &Pod, sandbox: &Sandbox) {
+    pub(super) fn start(&mut self, pod: &Pod, sandbox: &Sandbox, files: &Files) {
         self.started = Instant::now();
-        match self.launch(pod, sandbox) {
+        match self.launch(pod, sandbox, files) {
             Ok(process) => {
                 self.process = Some(process);
                 self.state = State::Running;
@@ -60,10 +62,10 @@ impl Container {
     }
 
     /// Starts it again unless it was started just now.
-    pub(super) fn start_again(&mut self, pod: &Pod, sandbox: &Sandbox) {
+    pub(super) fn start_again(&mut self, pod: &Pod, sandbox: &Sandbox, files: &Files) {
         if self.started.elapsed() > BETWEEN_STARTS {
             self.restarts += 1;
-            self.start(pod, sandbox);
+            self.start(pod, sandbox, files);
         }
     }
 
@@ -94,32 +96,63 @@ impl Container {
         let _ = self.process.as_ref().map(|process| process.signal(Signal::Term));
     }
 
+    /// Whether it is an init container that goes on beside those that follow it.
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.spec.restart_policy.as_deref() == Some("Always")
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.state == State::Running
     }
 
-    fn launch(&self, pod: &Pod, sandbox: &Sandbox) -> Result<Process> {
+    fn launch(&self, pod: &Pod, sandbox: &Sandbox, files: &Files) -> Result<Process> {
         let environment = self.environment(pod, sandbox);
         let expand = |text: &String| {
             environment.iter().fold(text.clone(), |text, (name, value)| {
                 text.replace(&format!("$({name})"), value)
             })
         };
-        let mut words = self.spec.command.clone().unwrap_or_default();
-        if words.is_empty() {
-            words.push(entry_point(self.spec.image.as_deref().unwrap_or_default()));
-        }
+        let image = self.spec.image.as_deref().unwrap_or_default();
+        let ours = Image::of(image);
+        let mut words = match &ours {
+            Some(image) => image.command(&self.spec),
+            None => self.spec.command.clone().unwrap_or_else(|| vec![name(image).to_owned()]),
+        };
         words.extend(self.spec.args.clone().unwrap_or_default());
+        if ours.is_some() {
+            words.extend(files.told(words.first().map(String::as_str)));
+        }
         let words: Vec<String> = words.iter().map(expand).collect();
+        let given = |command: &mut Command| {
+            command.env_remove("KUBECONFIG").envs(environment.iter().cloned());
+        };
+        let Some(image) = ours else { return self.launch_on_machine(pod, sandbox, &words, given) };
+        let scripts = files.scripts(pod, &self.spec, &image, sandbox)?;
+        let name = &self.spec.name;
+        let node = files.node.cgroup();
+        sandbox.start_contained(node, name, scripts, |command| {
+            command.args(&words);
+            given(command);
+        })
+    }
+
+    /// A program of the machine, or of this workspace by its name: it needs no files of its own.
+    fn launch_on_machine(
+        &self,
+        pod: &Pod,
+        sandbox: &Sandbox,
+        words: &[String],
+        given: impl FnOnce(&mut Command),
+    ) -> Result<Process> {
         let (program, args) = words.split_first().context("a container has a command")?;
-        // Programs of this workspace are called by their names.
         let program = binary(program).unwrap_or_else(|_| PathBuf::from(program));
         let inherited =
             pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.run_as_user);
         let id = self.spec.security_context.as_ref().and_then(|context| context.run_as_user);
         let user = if id.or(inherited).unwrap_or(0) == 0 { User::Root } else { User::Nobody };
         sandbox.start_as(user, &self.spec.name, &program.to_string_lossy(), |command| {
-            command.args(args).env_remove("KUBECONFIG").envs(environment.iter().cloned());
+            command.args(args);
+            given(command);
         })
     }
 
@@ -135,25 +168,10 @@ impl Container {
     }
 }
 
-/// Images are only names here: that of a program of ours, or of one on the machine.
-fn entry_point(image: &str) -> String {
+/// An image that is none of ours is only a name: that of a program of the workspace, or of one on the machine.
+fn name(image: &str) -> &str {
     let name = image.rsplit('/').next().unwrap_or_default();
-    name.split(['@', ':']).next().unwrap_or_default().to_owned()
-}
-
-fn lookup(field: &ObjectFieldSelector, pod: &Pod, sandbox: &Sandbox) -> String {
-    let spec = pod.spec.as_ref();
-    let found = match field.field_path.as_str() {
-        "metadata.name" => pod.metadata.name.clone(),
-        "metadata.namespace" => pod.metadata.namespace.clone(),
-        "metadata.uid" => pod.metadata.uid.clone(),
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()),
-        "spec.serviceAccountName" => spec.and_then(|spec| spec.service_account_name.clone()),
-        "status.podIP" => Some(sandbox.v4().to_owned()),
-        "status.podIPs" => Some(format!("{},{}", sandbox.v4(), sandbox.v6())),
-        _ => None,
-    };
-    found.unwrap_or_default()
+    name.split(['@', ':']).next().unwrap_or_default()
 }
 
 /// Whether a readiness probe succeeds: from the node, as kubelets probe.

@@ -23,8 +23,11 @@ pub(super) fn report(
     sandbox: Option<&Sandbox>,
     [init, main]: [&[Container]; 2],
 ) -> Value {
-    let initialized = init.iter().all(|it| it.state == State::Ended(0));
-    let all_ready = phase == Phase::Running && main.iter().all(|it| it.ready);
+    let sidecars = || init.iter().filter(|it| it.is_sidecar());
+    let mut first = init.iter().filter(|it| !it.is_sidecar());
+    let initialized =
+        first.all(|it| it.state == State::Ended(0)) && sidecars().all(Container::is_running);
+    let all_ready = phase == Phase::Running && main.iter().chain(sidecars()).all(|it| it.ready);
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     let open = gates.into_iter().flatten().all(|gate| holds(pod, &gate.condition_type));
     let at = sandbox.map(|sandbox| [sandbox.v4(), sandbox.v6()]);

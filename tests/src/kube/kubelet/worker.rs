@@ -26,7 +26,10 @@ use tokio::runtime::Handle;
 use super::{
     cni::{Attachment, Chain, Folders},
     container::{Container, State},
+    files::Files,
+    host::Host,
     report::{Phase, dated, report},
+    volumes::Filler,
 };
 use crate::lab::{Node, Sandbox};
 
@@ -69,6 +72,7 @@ enum Ending {
 pub(super) struct Worker {
     pub(super) node: Arc<Node>,
     pub(super) folders: Folders,
+    pub(super) host: Host,
     pub(super) places: Arc<Places>,
     pub(super) client: Client,
     /// Of the kubelet, whose thread drives what is waited for here.
@@ -92,6 +96,8 @@ struct Life {
     placed: Option<Placed>,
     init: Vec<Container>,
     main: Vec<Container>,
+    files: Files,
+    filled: Instant,
     said: Option<Value>,
 }
 
@@ -102,20 +108,23 @@ impl Worker {
         let mut life = Life {
             init: init.into_iter().map(Container::new).collect(),
             main: spec.containers.iter().cloned().map(Container::new).collect(),
+            files: Files::of(&self.node, &self.pod),
+            filled: Instant::now(),
             worker: self,
             ending: None,
             placed: None,
             said: None,
         };
         life.place(&spec);
+        life.fill_at_first();
         let end = life.live(&spec);
         life.leave(end);
     }
 
     fn attachment<'a>(&'a self, sandbox: &'a Sandbox) -> Attachment<'a> {
         let (namespace, pod) = (&self.key.0, &self.key.1);
-        let (node, folders, uid) = (&self.node, &self.folders, &self.uid);
-        Attachment { node, folders, sandbox, namespace, pod, uid }
+        let (node, folders, host, uid) = (&self.node, &self.folders, &self.host, &self.uid);
+        Attachment { node, folders, host, sandbox, namespace, pod, uid }
     }
 
     /// One that failed half-way is taken apart, so that the next try finds nothing of it.
@@ -202,6 +211,25 @@ impl Life {
         }
     }
 
+    /// Makes its volumes, again and again until all that they are made of is there.
+    fn fill_at_first(&mut self) {
+        while self.ending.is_none() {
+            let Err(error) = self.fill() else { return };
+            self.worker.complain("FailedMount", &error);
+            self.say(Phase::Pending);
+            self.listen(AGAIN);
+        }
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let Some(placed) = &self.placed else { return Ok(()) };
+        let Worker { client, pod, host, runtime, .. } = &self.worker;
+        let filler = Filler { client: client.clone(), pod, sandbox: &placed.sandbox };
+        let answer = async { tokio::time::timeout(PATIENCE, self.files.fill(&filler, host)).await };
+        self.filled = Instant::now();
+        runtime.block_on(answer).context("the API server does not answer")?
+    }
+
     /// Runs its containers until it ends, by itself or because it is to.
     fn live(&mut self, spec: &PodSpec) -> Phase {
         let policy = spec.restart_policy.clone().unwrap_or_default();
@@ -212,20 +240,28 @@ impl Life {
             }
         }
         if self.ending.is_none() {
-            self.each(Container::start);
+            let Some(placed) = &self.placed else { return Phase::Pending };
+            for container in &mut self.main {
+                container.start(&self.worker.pod, &placed.sandbox, &self.files);
+            }
         }
         while self.ending.is_none() {
             let node = self.worker.node.clone();
-            self.each(|container, _, sandbox| container.look(&node, sandbox));
+            self.each(|container, _, sandbox, _| container.look(&node, sandbox));
             if self.main.iter().all(|it| is_final(&it.state, &policy)) {
                 let good = self.main.iter().all(|it| it.state == State::Ended(0));
                 return if good { Phase::Succeeded } else { Phase::Failed };
             }
-            self.each(|container, pod, sandbox| {
-                if !container.is_running() && !is_final(&container.state, &policy) {
-                    container.start_again(pod, sandbox);
+            self.each(|container, pod, sandbox, files| {
+                let policy = if container.is_sidecar() { "Always" } else { &policy };
+                if !container.is_running() && !is_final(&container.state, policy) {
+                    container.start_again(pod, sandbox, files);
                 }
             });
+            if self.filled.elapsed() > AGAIN {
+                // What is not to be had just now stays as it was.
+                let _ = self.fill();
+            }
             self.say(Phase::Running);
             self.listen(TICK);
         }
@@ -236,19 +272,22 @@ impl Life {
     fn initialize(&mut self, at: usize, policy: &str) -> Option<Phase> {
         let placed = self.placed.as_ref()?.sandbox.clone();
         let pod = self.worker.pod.clone();
-        self.init.get_mut(at)?.start(&pod, &placed);
+        self.init.get_mut(at)?.start(&pod, &placed, &self.files);
         while self.ending.is_none() {
             self.say(Phase::Pending);
             self.listen(TICK);
             let container = self.init.get_mut(at)?;
             container.look(&self.worker.node, &placed);
             match container.state {
-                State::Ended(0) => {
+                State::Ended(0) if !container.is_sidecar() => {
                     container.ready = true;
                     return None;
                 }
                 State::Ended(_) if policy == "Never" => return Some(Phase::Failed),
-                State::Ended(_) | State::Waiting(_) => container.start_again(&pod, &placed),
+                State::Ended(_) | State::Waiting(_) => {
+                    container.start_again(&pod, &placed, &self.files);
+                }
+                State::Running if container.is_sidecar() => return None,
                 State::Running => {}
             }
         }
@@ -262,11 +301,17 @@ impl Life {
             // A pod that ended by itself has nothing left to wait for.
             Some(Ending::Forced | Ending::Stopped) | None => Duration::ZERO,
         };
-        self.each(|container, _, _| container.terminate());
+        self.main.iter().for_each(Container::terminate);
         let deadline = Instant::now() + grace;
         let node = self.worker.node.clone();
         while self.main.iter().any(Container::is_running) && Instant::now() < deadline {
-            self.each(|container, _, sandbox| container.look(&node, sandbox));
+            self.each(|container, _, sandbox, _| container.look(&node, sandbox));
+            self.listen(TICK);
+        }
+        // Sidecars are there until the last of those that they serve has ended.
+        self.init.iter().for_each(Container::terminate);
+        while self.init.iter().any(Container::is_running) && Instant::now() < deadline {
+            self.each(|container, _, sandbox, _| container.look(&node, sandbox));
             self.listen(TICK);
         }
         self.dismantle();
@@ -311,10 +356,12 @@ impl Life {
         }
     }
 
-    fn each(&mut self, mut act: impl FnMut(&mut Container, &Pod, &Sandbox)) {
+    /// All that run side by side.
+    fn each(&mut self, mut act: impl FnMut(&mut Container, &Pod, &Sandbox, &Files)) {
         let Some(placed) = &self.placed else { return };
-        for container in &mut self.main {
-            act(container, &self.worker.pod, &placed.sandbox);
+        let sidecars = self.init.iter_mut().filter(|it| it.is_sidecar());
+        for container in sidecars.chain(&mut self.main) {
+            act(container, &self.worker.pod, &placed.sandbox, &self.files);
         }
     }
 
