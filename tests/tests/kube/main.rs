@@ -12,3 +12,4 @@ mod the_api_server_itself;
 mod the_chart;
 mod the_control_plane_watches;
 mod the_kubelet_itself;
+mod the_whole_mesh;
