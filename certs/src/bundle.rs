@@ -83,6 +83,16 @@ impl Bundle {
         self.0.certificates.iter().map(pem::encode_certificate).collect()
     }
 
+    /// Each of the roots alone.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        let one = |at| Roots {
+            certificates: self.0.certificates.get(at).cloned().into_iter().collect(),
+            anchors: self.0.anchors.get(at).cloned().into_iter().collect(),
+            validity: self.0.validity.get(at).copied().into_iter().collect(),
+        };
+        (0..self.0.certificates.len()).map(move |at| Self(Arc::new(one(at))))
+    }
+
     /// These roots and those of `other`.
     pub fn with(&self, other: &Self) -> Result<Self, BundleError> {
         Self::from_certificates([self.certificates(), other.certificates()].concat())

@@ -73,8 +73,9 @@ struct Cluster {
     /// A Secret with a CA that others keep: Istio's `cacerts`, or one of cert-manager's.
     #[arg(long, requires = "mesh_namespace")]
     ca_secret: Option<String>,
-    /// Begin with a new root though the old one is lost. Every node must be given it.
-    #[arg(long, requires = "mesh_namespace", conflicts_with = "ca_secret")]
+    /// Begin with a new root though the old one is lost, or with a CA of others that nodes do not know. Every node
+    /// must be given its root.
+    #[arg(long, requires = "mesh_namespace")]
     reset_trust: bool,
 }
 

@@ -38,6 +38,7 @@ mod error;
 mod nodes;
 mod place;
 mod plugin;
+mod published;
 mod rotation;
 mod status;
 mod stored;
@@ -45,7 +46,7 @@ mod stored;
 pub(crate) use error::TrustError;
 use error::api_error;
 use nodes::Nodes;
-use place::Place;
+use place::{Opened, Place};
 use rotation::{Census, Due, Roots};
 use stored::{ISSUING, ROOT};
 
@@ -117,7 +118,7 @@ impl Trust {
             nodes.make().await.map_err(of_nodes)?;
             match &source {
                 CaSource::Own => place.first(lost).await,
-                CaSource::Secret(name) => place.plugged_in(name).await,
+                CaSource::Secret(name) => first_of_others(&place, &nodes, name, lost).await,
             }
         });
         let opened = opened.await?;
@@ -132,14 +133,14 @@ impl Trust {
         let asked = within("read the CA's state", async {
             match &self.source {
                 CaSource::Own => {
-                    let kept = self.place.kept(&self.source).await?;
+                    let kept = self.place.kept().await?;
                     let change = self.change().await?;
                     status::own(&change, &change.roots.authority(&self.place.domain)?, &kept)
                 }
                 CaSource::Secret(name) => {
-                    let opened = self.place.plugged_in(name).await?;
-                    let published = self.place.roots_of_all().await?;
-                    Ok(status::plugged_in(name, &opened, published.as_ref()))
+                    let (published, _) = self.place.published().await?;
+                    let follows = of_others(&self.place, &self.nodes, name).await;
+                    Ok(status::plugged_in(name, published.as_ref(), follows))
                 }
             }
         });
@@ -186,7 +187,15 @@ impl Trust {
 
     /// `failure` is why the last one failed, if it did; each is told once.
     async fn reload(&self, failure: &mut Option<String>) {
-        match within("read the CA", self.place.kept(&self.source)).await {
+        let kept = within("read the CA", async {
+            match &self.source {
+                CaSource::Own => self.place.kept().await,
+                CaSource::Secret(name) => {
+                    of_others(&self.place, &self.nodes, name).await.map(|(opened, _)| opened)
+                }
+            }
+        });
+        match kept.await {
             Ok(opened) => {
                 *failure = None;
                 let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,15 +241,17 @@ impl Trust {
     }
 
     async fn tend_plugged_in(&self, name: &str) -> Result<(), TrustError> {
-        let opened = self.place.plugged_in(name).await?;
-        self.place.publish(opened.authority.bundle()).await
+        self.nodes.make().await.map_err(of_nodes)?;
+        let (opened, signers) = of_others(&self.place, &self.nodes, name).await?;
+        self.place.publish(opened.authority.bundle(), &signers, clock::now()).await?;
+        self.nodes.forget(clock::now()).await.map_err(of_nodes)
     }
 
     async fn tend_own(&self) -> Result<(), TrustError> {
         let (place, now) = (&self.place, clock::now());
         let (_, roots) = place.roots().await?;
         place.issuing(&roots, now).await?;
-        place.publish(&roots.bundle()?).await?;
+        place.publish_own(&roots, now).await?;
         self.nodes.make().await.map_err(of_nodes)?;
         self.report().await?;
         self.nodes.forget(now).await.map_err(of_nodes)?;
@@ -265,6 +276,42 @@ impl Trust {
         let due = roots.due(wish, &census, &roots.bundle()?.fingerprint(), now);
         Ok(Change { secret, roots, census, due })
     }
+}
+
+/// The CA of a Secret that others keep, if it may follow what is published; and the roots that it is under.
+async fn of_others(
+    place: &Place,
+    nodes: &Nodes,
+    name: &str,
+) -> Result<(Opened, Vec<String>), TrustError> {
+    let now = clock::now();
+    let (published, made) = place.published().await?;
+    let (opened, signers) = place.plugged_in(name, published.as_ref(), now).await?;
+    if let Some(published) = published {
+        let census = nodes.census(made.as_ref(), now).await.map_err(of_nodes)?;
+        let follows =
+            published.may_be_followed_by(opened.authority.bundle(), &signers, &census, now);
+        follows.map_err(|source| TrustError::NotYet { name: name.to_owned(), source })?;
+    }
+    Ok((opened, signers))
+}
+
+/// At the start. What is there is published before anything is signed: the next CA is held against it.
+async fn first_of_others(
+    place: &Place,
+    nodes: &Nodes,
+    name: &str,
+    lost: LostRoot,
+) -> Result<Opened, TrustError> {
+    let (opened, signers) = match lost {
+        LostRoot::Refuse => of_others(place, nodes, name).await?,
+        LostRoot::Replace => {
+            warn!(name, "this CA signs, as --reset-trust says: every node must be given its root");
+            place.plugged_in(name, None, clock::now()).await?
+        }
+    };
+    place.publish(opened.authority.bundle(), &signers, clock::now()).await?;
+    Ok(opened)
 }
 
 /// No work with the API server waits for ever: a lost connection must not be the end of all care.

@@ -5,6 +5,7 @@ use weft_certs::{BundleError, IssueError};
 use super::{
     API_WITHIN,
     plugin::PlugInError,
+    published::NotYet,
     stored::{ROOT, StoredError},
 };
 
@@ -39,6 +40,14 @@ pub(crate) enum TrustError {
         name: String,
         #[source]
         source: PlugInError,
+    },
+    #[error(
+        "Secret {name} has another CA that may not sign yet; to begin with it all the same, where every node is given its root by hand, start once with --reset-trust"
+    )]
+    NotYet {
+        name: String,
+        #[source]
+        source: NotYet,
     },
     #[error("the roots that are kept are not usable")]
     Bundle(#[from] BundleError),

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{
     Api,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
@@ -13,17 +16,16 @@ use weft_certs::{Authority, Bundle, IssuingCa};
 use weft_model::TrustDomain;
 
 use super::{
-    CaSource, LostRoot, TrustError,
+    LostRoot, TrustError,
     error::api_error,
-    plugin,
+    plugin::Parts,
+    published::{FIELD, News, Published},
     rotation::{Roots, Wish},
     stored::{self, Data, ISSUING, ROOT},
 };
 use crate::clock;
 
 const BUNDLE: &str = "weft-trust-bundle";
-/// Of the ConfigMap: the roots, under Istio's name for them.
-const BUNDLE_FIELD: &str = "root-cert.pem";
 /// Of the ConfigMap: whoever sets it, to whatever value, wants another root. Taken off when that has begun.
 const ROTATE: &str = "weft.mesh/rotate-root";
 const ISSUING_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -63,7 +65,7 @@ impl Place {
         }
         let (_, roots) = self.roots().await?;
         let opened = self.issuing(&roots, now).await?;
-        self.publish(&roots.bundle()?).await?;
+        self.publish_own(&roots, now).await?;
         Ok(opened)
     }
 
@@ -72,36 +74,37 @@ impl Place {
         if self.secret(ISSUING).await?.is_some() {
             return Ok(Some("Secret weft-issuing-ca"));
         }
-        let map = self.published().await?;
-        let roots =
-            map.and_then(|map| map.data).is_some_and(|data| data.contains_key(BUNDLE_FIELD));
+        let map = self.map().await?;
+        let roots = map.and_then(|map| map.data).is_some_and(|data| data.contains_key(FIELD));
         Ok(roots.then_some("ConfigMap weft-trust-bundle"))
     }
 
-    /// What is kept, read only.
-    pub(super) async fn kept(&self, source: &CaSource) -> Result<Opened, TrustError> {
-        match source {
-            CaSource::Secret(name) => self.plugged_in(name).await,
-            CaSource::Own => {
-                let (_, roots) = self.roots().await?;
-                let missing = || TrustError::Missing { name: ISSUING.to_owned() };
-                let secret = self.secret(ISSUING).await?.ok_or_else(missing)?;
-                let ca = stored::issuing(&secret);
-                let ca = ca.map_err(|source| TrustError::Stored { name: ISSUING, source })?;
-                Ok(self.open(&roots, &ca, clock::now())?)
-            }
-        }
+    /// What is kept of our own, read only.
+    pub(super) async fn kept(&self) -> Result<Opened, TrustError> {
+        let (_, roots) = self.roots().await?;
+        let missing = || TrustError::Missing { name: ISSUING.to_owned() };
+        let secret = self.secret(ISSUING).await?.ok_or_else(missing)?;
+        let ca = stored::issuing(&secret);
+        let ca = ca.map_err(|source| TrustError::Stored { name: ISSUING, source })?;
+        self.open(&roots, &ca, clock::now())
     }
 
-    pub(super) async fn plugged_in(&self, name: &str) -> Result<Opened, TrustError> {
+    /// The CA of a Secret, and the roots that it is under.
+    pub(super) async fn plugged_in(
+        &self,
+        name: &str,
+        published: Option<&Published>,
+        now: SystemTime,
+    ) -> Result<(Opened, Vec<String>), TrustError> {
         let secret = self.secret(name).await?;
         let secret = secret.ok_or_else(|| TrustError::Missing { name: name.to_owned() })?;
-        let authority = plugin::authority(&secret, &self.domain, clock::now());
-        let authority =
-            authority.map_err(|source| TrustError::PlugIn { name: name.to_owned(), source })?;
+        let no_ca = |source| TrustError::PlugIn { name: name.to_owned(), source };
+        let parts = Parts::of(&secret).map_err(no_ca)?;
+        let authority = parts.authority(&self.domain, now).map_err(no_ca)?;
+        let signers = parts.signers(&self.domain, published.map(|p| &p.roots), now);
         // A change of any field is another CA.
         let made_of = format!("{:?}", stored::data_of(&secret));
-        Ok(Opened { authority, made_of })
+        Ok((Opened { authority, made_of }, signers))
     }
 
     pub(super) async fn roots(&self) -> Result<(Secret, Roots), TrustError> {
@@ -134,7 +137,7 @@ impl Place {
         }
         info!("the issuing CA is made anew");
         // What is there now, be it ours or that of a faster replica.
-        self.kept(&CaSource::Own).await
+        self.kept().await
     }
 
     /// Whether the root that signs has signed it, and not the one before.
@@ -152,24 +155,36 @@ impl Place {
         Ok(Opened { authority, made_of: chain + &bundle.to_pem() })
     }
 
-    /// Writes the roots for all to read.
-    pub(super) async fn publish(&self, bundle: &Bundle) -> Result<(), TrustError> {
-        let text = bundle.to_pem();
+    pub(super) async fn publish_own(
+        &self,
+        roots: &Roots,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        let signer = Bundle::from_pem(&roots.active.certificate)?.fingerprint();
+        self.publish(&roots.bundle()?, &[signer], now).await
+    }
+
+    /// Writes the roots for all to read, and which of them signs.
+    pub(super) async fn publish(
+        &self,
+        roots: &Bundle,
+        signers: &[String],
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
         let post = PostParams::default();
-        let written = match self.published().await? {
+        let written = match self.map().await? {
             None => {
-                let metadata = metadata(BUNDLE);
-                let data = Some([(BUNDLE_FIELD.to_owned(), text)].into());
-                let map = ConfigMap { metadata, data, ..ConfigMap::default() };
+                let mut map = ConfigMap { metadata: metadata(BUNDLE), ..ConfigMap::default() };
+                Published::after(None, roots, signers, now).put(&mut map);
                 self.maps.create(&post, &map).await
             }
             Some(mut map) => {
-                let data = map.data.get_or_insert_default();
-                if data.get(BUNDLE_FIELD) == Some(&text) {
-                    return Ok(());
+                // One that cannot be read says nothing.
+                let before = Published::of(&map).ok().flatten();
+                match Published::after(before.as_ref(), roots, signers, now).put(&mut map) {
+                    News::None => return Ok(()),
+                    News::Some => self.maps.replace(BUNDLE, &post, &map).await,
                 }
-                data.insert(BUNDLE_FIELD.to_owned(), text);
-                self.maps.replace(BUNDLE, &post, &map).await
             }
         };
         unless_written_since(written).map_err(|source| api_error("write", BUNDLE, source))
@@ -177,18 +192,18 @@ impl Place {
 
     /// Whether somebody wants another root.
     pub(super) async fn wish(&self) -> Result<Wish, TrustError> {
-        let annotations = self.published().await?.and_then(|map| map.metadata.annotations);
+        let annotations = self.map().await?.and_then(|map| map.metadata.annotations);
         let asked = annotations.is_some_and(|all| all.contains_key(ROTATE));
         Ok(if asked { Wish::Rotate } else { Wish::None })
     }
 
-    /// The roots that all can read.
-    pub(super) async fn roots_of_all(&self) -> Result<Option<Bundle>, TrustError> {
-        let text = self.published().await?.and_then(|map| map.data?.remove(BUNDLE_FIELD));
-        Ok(text.map(|text| Bundle::from_pem(&text)).transpose()?)
+    /// What is published, and since when there is a map for it.
+    pub(super) async fn published(&self) -> Result<(Option<Published>, Option<Time>), TrustError> {
+        let Some(map) = self.map().await? else { return Ok((None, None)) };
+        Ok((Published::of(&map)?, map.metadata.creation_timestamp))
     }
 
-    async fn published(&self) -> Result<Option<ConfigMap>, TrustError> {
+    async fn map(&self) -> Result<Option<ConfigMap>, TrustError> {
         self.maps.get_opt(BUNDLE).await.map_err(|source| api_error("read", BUNDLE, source))
     }
 

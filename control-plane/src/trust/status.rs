@@ -1,14 +1,15 @@
 //! What is told of the CA at `/ca`.
 
 use serde_json::{Value, json};
-use weft_certs::{Authority, Bundle};
+use weft_certs::Authority;
 
 use super::{
     Change, TrustError,
     place::Opened,
+    published::Published,
     rotation::{Due, Lacking, Stage},
 };
-use crate::clock::seconds;
+use crate::{causes::chain, clock::seconds};
 
 pub(super) fn own(change: &Change, root: &Authority, kept: &Opened) -> Result<Value, TrustError> {
     let (waiting, until) = match &change.due {
@@ -33,12 +34,19 @@ pub(super) fn own(change: &Change, root: &Authority, kept: &Opened) -> Result<Va
     }))
 }
 
-pub(super) fn plugged_in(name: &str, opened: &Opened, published: Option<&Bundle>) -> Value {
-    json!({
-        "source": name,
-        "bundle": published.map(Bundle::fingerprint),
-        "issuing": validity(&opened.authority),
-    })
+/// `follows` is what the Secret holds, if it may sign.
+pub(super) fn plugged_in(
+    name: &str,
+    published: Option<&Published>,
+    follows: Result<(Opened, Vec<String>), TrustError>,
+) -> Value {
+    let bundle = published.map(|published| published.roots.fingerprint());
+    match follows {
+        Ok((opened, _)) => {
+            json!({"source": name, "bundle": bundle, "issuing": validity(&opened.authority)})
+        }
+        Err(error) => json!({"source": name, "bundle": bundle, "error": chain(&error)}),
+    }
 }
 
 pub(super) fn stage(stage: &Stage) -> Value {

@@ -147,6 +147,67 @@ async fn a_record_of_nodes_that_is_lost_is_written_again_and_nothing_is_hurried(
     assert!(left <= DAY && left + Duration::from_hours(1) > DAY, "{left:?}");
 }
 
+/// A Secret of somebody's CA under a root, with these roots.
+fn cacerts(root: &Authority, roots: &str) -> Value {
+    let ca = root.issuing_ca(30 * DAY, clock::now()).unwrap();
+    let field = |text: &str| k8s_openapi::ByteString(text.as_bytes().to_vec());
+    let data = [
+        ("ca-cert.pem", field(&ca.certificate)),
+        ("ca-key.pem", field(&ca.key)),
+        ("root-cert.pem", field(roots)),
+    ];
+    let data: std::collections::BTreeMap<_, _> = data.into();
+    json!({"metadata": {"name": "cacerts"}, "data": data})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
+    let (server, domain, heard) =
+        (Server::default(), TrustDomain::default(), Arc::<Heard>::default());
+    let root = || Authority::new(&domain, clock::now()).unwrap();
+    let (old, new) = (root(), root());
+    let (of_old, of_new) = (old.bundle().to_pem(), new.bundle().to_pem());
+    let both = format!("{of_old}{of_new}");
+    server.put(SECRETS, "cacerts", cacerts(&old, &of_old));
+    let open = async |lost| {
+        let source = CaSource::Secret("cacerts".to_owned());
+        Trust::open(server.client(), "mesh", &domain, source, lost, heard.clone()).await
+    };
+    let (trust, mut signing) = open(LostRoot::Refuse).await.unwrap();
+    let mut tasks = JoinSet::new();
+    let (followed, tended) = (trust.clone(), trust.clone());
+    tasks.spawn(async move { followed.follow().await });
+    tasks.spawn(async move { tended.tend().await });
+    let first = signing.current();
+    let refused = async |why: &str| {
+        time::sleep(Duration::from_mins(1)).await;
+        let told = trust.status().await.to_string();
+        assert!(told.contains(why), "{told}");
+        let started = open(LostRoot::Refuse).await.map(drop).unwrap_err();
+        assert!(chain(&started).contains(why), "{started}");
+    };
+
+    server.put(SECRETS, "cacerts", cacerts(&new, &of_new));
+    refused("it is under none of the roots that nodes were given").await;
+    assert!(Arc::ptr_eq(&signing.current(), &first), "it signs all the same");
+    heard.note(&Arc::from("node-1"), Some(&old.bundle().fingerprint()), clock::now());
+    server.put(SECRETS, "cacerts", cacerts(&old, &both));
+    let second = changed(&mut signing, "the new root is beside the old one").await;
+    assert_eq!(second.bundle().certificates().len(), 2);
+    time::sleep(Duration::from_mins(1)).await;
+    server.put(SECRETS, "cacerts", cacerts(&new, &both));
+    refused("these nodes have not said that they have its root").await;
+    heard.note(&Arc::from("node-1"), Some(&second.bundle().fingerprint()), clock::now());
+    changed(&mut signing, "the new CA signs").await;
+    server.put(SECRETS, "cacerts", cacerts(&new, &of_new));
+    refused("by which certificates that are still good were signed").await;
+
+    // Whoever must, may: and says so.
+    let (_, signing) = open(LostRoot::Replace).await.unwrap();
+    assert_eq!(signing.current().bundle(), new.bundle());
+    open(LostRoot::Refuse).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_replica_tells_where_a_change_of_roots_is() {
     let server = Server::default();

@@ -98,7 +98,6 @@ fn a_wrong_value_is_refused_by_its_name() {
         ),
         (json!({ "cni": { "binDir": "opt/cni/bin" } }), "/cni/binDir"),
         (json!({ "networkPolicy": { "enabled": "false" } }), "/networkPolicy/enabled"),
-        (json!({ "ca": { "secret": "cacerts", "resetTrust": true } }), "ca.resetTrust"),
     ];
     for (values, name) in wrong {
         let error = Chart::render(MESH, &values).expect_err(name).to_string();

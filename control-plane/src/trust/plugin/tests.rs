@@ -19,7 +19,8 @@ fn secret(fields: &[(&str, &str)]) -> Secret {
 }
 
 fn opened(fields: &[(&str, &str)]) -> Result<Authority, String> {
-    let opened = authority(&secret(fields), &TrustDomain::default(), start());
+    let opened = Parts::of(&secret(fields))
+        .and_then(|parts| parts.authority(&TrustDomain::default(), start()));
     opened.map_err(|error| crate::causes::chain(&error))
 }
 
