@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use tracing::error;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 use weft_redirect::agent::{self, KubernetesSettings, ProxyUser, Settings, SourceSettings};
 use weft_redirect::cni::{Entry, Installation};
@@ -43,6 +44,9 @@ enum Command {
         /// Where the CNI plugin was installed.
         #[arg(long, requires = "cni_conf_dir")]
         cni_bin_dir: Option<PathBuf>,
+        /// Then wait to be stopped, as the pods of a `DaemonSet` must.
+        #[arg(long)]
+        stay: bool,
     },
     /// Say what the programs have counted since they were loaded.
     Counters {
@@ -161,12 +165,19 @@ impl Command {
                 runtime.block_on(agent::run(run.settings()?))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Self::Cleanup { bpffs, cni_conf_dir, cni_bin_dir } => {
+            Self::Cleanup { bpffs, cni_conf_dir, cni_bin_dir, stay } => {
                 // The plugin first: once it is gone, nobody is turned away for want of an agent.
                 if let (Some(conf_dir), Some(bin_dir)) = (cni_conf_dir, cni_bin_dir) {
                     Installation::remove(&conf_dir, &bin_dir)?;
                 }
                 agent::cleanup(&bpffs)?;
+                info!("nothing of the mesh is left");
+                if stay {
+                    loop {
+                        // A signal ends it, and there is nothing to be done then.
+                        thread::park();
+                    }
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Self::Counters { bpffs } => {
