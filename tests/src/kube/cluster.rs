@@ -207,7 +207,8 @@ impl Cluster {
         let relay = Relay::new(listener, to)?;
         let name = format!("relay-{}", relay.address());
         let Machinery::Ours(servers) = &self.machinery else { bail!("no cluster of ours") };
-        let admin = servers.authority.client("admin", "system:masters")?;
+        // Of its own: others read the files of those that there are.
+        let admin = servers.authority.client(&name, "system:masters")?;
         let url = format!("https://{}", relay.address());
         let kubeconfig = servers.authority.kubeconfig(&name, &url, &admin)?;
         Ok((relay, kubeconfig))
