@@ -4,7 +4,7 @@ use std::{os::unix::net::UnixStream, path::Path};
 
 use anyhow::Result;
 
-use super::Kubelet;
+use super::{Container, Kubelet};
 use crate::lab::{LONG, Process, wait_for};
 
 impl Kubelet {
@@ -30,5 +30,15 @@ impl Kubelet {
         let answers = || UnixStream::connect(&socket).ok().map(drop);
         wait_for("the agent answers the CNI plugin", LONG, answers)?;
         Ok(agent)
+    }
+
+    /// Runs the agent's program as a container that the chart starts to take the mesh off a node.
+    pub fn start_cleanup(&self, container: &Container) -> Result<Process> {
+        let here = |arg: &String| {
+            let (conf, bin) = (self.cni_configurations(), self.cni_plugins());
+            arg.replace("/host/cni/conf", &conf.to_string_lossy())
+                .replace("/host/cni/bin", &bin.to_string_lossy())
+        };
+        self.node().start_cleanup(&container.args.iter().map(here).collect::<Vec<_>>())
     }
 }

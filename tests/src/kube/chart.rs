@@ -59,6 +59,15 @@ impl Chart {
         &self.objects
     }
 
+    /// Its service accounts and what they may.
+    pub fn rights(&self) -> Vec<Value> {
+        let is_one = |object: &&Value| {
+            text(object, "/kind") == Some("ServiceAccount")
+                || text(object, "/apiVersion") == Some("rbac.authorization.k8s.io/v1")
+        };
+        self.objects.iter().filter(is_one).cloned().collect()
+    }
+
     /// One object. Errors: it is not there.
     pub fn object(&self, kind: &str, name: &str) -> Result<&Value> {
         let is_it = |object: &&Value| {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -99,13 +99,18 @@ impl Cluster {
 
     /// A kubeconfig with a service account's token, and no more than its rights.
     pub async fn kubeconfig_of(&self, account: Account<'_>) -> Result<PathBuf> {
+        self.restricted(self.kubeconfig(), account).await
+    }
+
+    /// The same way to the API server as an administrator's kubeconfig, with a service account's rights.
+    pub async fn restricted(&self, kubeconfig: &Path, account: Account<'_>) -> Result<PathBuf> {
         let token = self.token(account, AUDIENCE, None).await?;
-        let mut config = Kubeconfig::read_from(self.kubeconfig())?;
+        let mut config = Kubeconfig::read_from(kubeconfig)?;
         let auth_info = Some(AuthInfo { token: Some(token.into()), ..AuthInfo::default() });
         let name = config.auth_infos.first().context("an administrator")?.name.clone();
         config.auth_infos = vec![NamedAuthInfo { name, auth_info, ..NamedAuthInfo::default() }];
         let path = format!("{}-{}", account.namespace, account.name);
-        let path = self.kubeconfig().with_extension(path);
+        let path = kubeconfig.with_extension(path);
         // JSON is YAML.
         fs::write(&path, serde_json::to_string(&config)?)?;
         Ok(path)

@@ -144,6 +144,17 @@ impl Node {
         Ok(agent)
     }
 
+    /// Starts the agent's program to take away what an agent of this node has left.
+    pub(crate) fn start_cleanup(&self, told: &[String]) -> Result<Process> {
+        let program = binary("weft-redirect")?;
+        let pins = format!("--bpffs={}", self.pins().display());
+        let place = self.place(&self.agent_cgroup, User::Root);
+        let name = format!("{}-cleanup", self.name);
+        place.start(&name, &program.to_string_lossy(), |command| {
+            command.args(told).arg(pins);
+        })
+    }
+
     /// Starts the proxy (again) and waits until it is ready.
     pub fn start_proxy(&mut self) -> Result<()> {
         self.launch_proxy()?;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_tests::{
-    kube::{Cluster, Kubelet, Relay, eventually},
+    kube::{Apply, Chart, Cluster, Kubelet, Relay, eventually},
     lab::{Control, LONG, Lab, Loop, Process, Sandbox},
 };
+
+use super::mesh::{MESH, NODE};
 
 pub(crate) const AMBIENT: &[(&str, &str)] = &[("istio.io/dataplane-mode", "ambient")];
 const REDIRECTION: &str = "ambient.istio.io/redirection";
@@ -35,6 +37,10 @@ impl Scene {
         let node = lab.furnished_node(1, &control)?;
         let kubelet = Kubelet::start(&cluster, node, "zone-a").await?;
         let (relay, kubeconfig) = cluster.relay_on(lab.wire())?;
+        // With no more rights than an installed agent has.
+        cluster.namespace(MESH, &[]).await?;
+        cluster.install(&Chart::render(MESH, &Value::Null)?.rights(), Apply::Really)?;
+        let kubeconfig = cluster.restricted(&kubeconfig, NODE).await?;
         let agent = Some(kubelet.start_agent(&kubeconfig)?);
         Ok(Self {
             proxy: None,

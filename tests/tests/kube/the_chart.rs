@@ -12,6 +12,7 @@ use weft_tests::{
 mod monitoring;
 mod objects;
 mod programs;
+mod removal;
 
 const MESH: &str = "weft-system";
 const CONTROL: (&str, &str) = ("Deployment", "weft-control");
@@ -46,6 +47,11 @@ fn lost_root() -> Value {
     json!({ "ca": { "resetTrust": true }, "cni": { "excludeNamespaces": [] } })
 }
 
+/// The mesh taken off the nodes.
+fn removal() -> Value {
+    json!({ "node": { "remove": true } })
+}
+
 /// Paths and values of all that can be set; what stands below a free form is one value.
 fn leaves(values: &Value, path: &str, all: &mut Vec<(String, Value)>) {
     let free = ["resources", "nodeSelector"].iter().any(|name| path.ends_with(name));
@@ -61,14 +67,14 @@ fn leaves(values: &Value, path: &str, all: &mut Vec<(String, Value)>) {
 
 #[test]
 fn helm_finds_nothing_wrong_with_the_chart_whatever_the_values() -> Result<()> {
-    let others = [other_values(), lost_root()];
+    let others = [other_values(), lost_root(), removal()];
     let mut all = Vec::new();
     leaves(&Chart::values()?, "", &mut all);
     for (path, value) in all {
         let changed = others.iter().filter_map(|other| other.pointer(&path));
         ensure!(changed.clone().any(|other| *other != value), "{path} is {value} everywhere");
     }
-    for values in [json!({}), other_values(), lost_root()] {
+    for values in [json!({}), other_values(), lost_root(), removal()] {
         Chart::lint(MESH, &values)?;
         ensure!(Chart::render(MESH, &values)?.objects().len() > 10);
     }
@@ -118,7 +124,7 @@ async fn an_api_server_takes_all_that_the_chart_renders() -> Result<()> {
     cluster
         .apply("apiVersion: v1\nkind: Node\nmetadata: {name: node-1, labels: {mesh: 'yes'}}\n")?;
     // Installed, then upgraded to other values and back: what cannot be changed must not.
-    for values in [json!({}), other_values(), lost_root()] {
+    for values in [json!({}), other_values(), lost_root(), removal()] {
         let chart = Chart::render(MESH, &values)?;
         cluster.install(chart.objects(), Apply::Dry)?;
         cluster.install(chart.objects(), Apply::Really)?;

@@ -10,7 +10,7 @@ use weft_tests::{
 };
 use ztunnel::config::Config;
 
-use super::{CONTROL, MESH, NODE, lost_root, other_values};
+use super::{CONTROL, MESH, NODE, lost_root, other_values, removal};
 
 const FIELDS: [(&str, &str); 4] = [
     ("spec.nodeName", "node-1"),
@@ -58,6 +58,11 @@ fn the_programs_know_all_that_the_chart_tells_them() -> Result<()> {
         }
         let socket = config.pointer("/zds/socket").and_then(Value::as_str).unwrap_or_default();
         ensure!(agent.args.contains(&format!("--zds={socket}")), "{socket} in {agent:?}");
+    }
+    let chart = Chart::render(MESH, &removal())?;
+    for name in ["weft-redirect", "removed"] {
+        let container = chart.container(NODE, name, &FIELDS)?;
+        parses("weft-redirect", &container.args, &container.env)?;
     }
     let wrong = parses("weft-control", &["run".to_owned(), "--no-such".to_owned()], &[].into());
     ensure!(wrong.is_err(), "a flag that does not exist is known");
@@ -116,9 +121,7 @@ async fn an_installed_mesh_reads_no_secrets_but_its_own() -> Result<()> {
     for (values, own, others) in
         [(json!({}), "weft-root-ca", "cacerts"), (other_values(), "cacerts", "weft-root-ca")]
     {
-        let objects = Chart::render(MESH, &values)?;
-        let rights = objects.objects().iter().filter(|object| is_right(object));
-        cluster.install(&rights.cloned().collect::<Vec<_>>(), Apply::Really)?;
+        cluster.install(&Chart::render(MESH, &values)?.rights(), Apply::Really)?;
         let own = format!("secrets/{own}");
         ensure!(may("weft-control", &["get", &own, "-n", MESH]));
         let refused: [&[&str]; 6] = [
@@ -137,8 +140,4 @@ async fn an_installed_mesh_reads_no_secrets_but_its_own() -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_right(object: &Value) -> bool {
-    object["apiVersion"] == "rbac.authorization.k8s.io/v1" || object["kind"] == "ServiceAccount"
 }

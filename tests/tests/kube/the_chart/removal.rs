@@ -1,0 +1,39 @@
+//! The mesh goes from a node as it came.
+
+use anyhow::{Result, ensure};
+use weft_tests::{
+    kube::Chart,
+    lab::{LONG, Signal, wait_for},
+};
+
+use super::{MESH, NODE, removal};
+use crate::scene::{CLIENT, FAR, Scene, four_pods};
+
+#[tokio::test]
+async fn what_the_chart_removes_leaves_a_node_that_starts_pods_and_captures_none() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    four_pods(&scene).await?;
+    scene.start_proxy()?;
+    scene.label(&["namespace", "shop"], "weft.mesh/dataplane-mode=enabled")?;
+    scene.becomes_announced("shop", "client", true).await?;
+    // As the DaemonSet does it: the last pod is gone before the next one begins.
+    scene.kill_agent()?;
+    scene.kill_proxy()?;
+    ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke without its proxy");
+    let chart = Chart::render(MESH, &removal())?;
+    let mut cleanup =
+        scene.kubelet.start_cleanup(&chart.container(NODE, "weft-redirect", &[])?)?;
+    let ended = cleanup.exit(LONG)?;
+    ensure!(ended.success(), "{ended}: {}", cleanup.log());
+    ensure!(scene.reaches(CLIENT, FAR)?, "a pod stayed captured: {}", cleanup.log());
+    // Without its plugin a node starts pods of all namespaces.
+    scene.serve("shop", "later", "").await?;
+
+    let mut stays = scene.kubelet.start_cleanup(&chart.container(NODE, "removed", &[])?)?;
+    wait_for("it has cleaned up", LONG, || {
+        stays.log().contains("nothing of the mesh is left").then_some(())
+    })?;
+    ensure!(stays.is_running(), "{}", stays.log());
+    stays.signal(Signal::Term)?;
+    stays.exit(LONG).map(drop)
+}
