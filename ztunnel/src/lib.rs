@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod pod;
 pub mod pods;
 pub mod relay;
+pub mod remote;
 pub mod socket;
 pub mod state;
 pub mod telemetry;

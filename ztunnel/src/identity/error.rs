@@ -2,8 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use weft_certs::{BundleError, KeyError, NodeSvidError, SvidError};
+use weft_certs::{KeyError, NodeSvidError, SvidError};
 use weft_model::Identity;
+
+use crate::remote::RemoteError;
 
 /// Why a caller gets no certificate. All may pass with time; until then the connection is refused.
 #[derive(Debug, thiserror::Error)]
@@ -70,50 +72,9 @@ pub enum ServiceError {
     /// This node has none.
     #[error("no certificate service is configured (ca.address)")]
     NotConfigured,
-    /// The address is not a URL.
-    #[error("certificate service address `{address}` is not usable")]
-    Address {
-        /// What was configured.
-        address: String,
-        /// Why.
-        source: tonic::transport::Error,
-    },
-    /// A token is not sent in clear text.
-    #[error("certificate service address `{address}` is not https")]
-    NotHttps {
-        /// What was configured.
-        address: String,
-    },
-    /// The roots that prove the service are not there.
-    #[error("root certificates of the certificate service cannot be read from {}", .path.display())]
-    RootFile {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// They are no roots.
-    #[error("root certificates of the certificate service in {} are not usable", .path.display())]
-    Roots {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: BundleError,
-    },
-    /// The token is there and cannot be read.
-    #[error("token for the certificate service cannot be read from {}", .path.display())]
-    TokenFile {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Tokens and cluster ids go into headers.
-    #[error("{what} for the certificate service does not fit in a header")]
-    Header {
-        /// Which: never its value, it may be a secret.
-        what: &'static str,
-    },
+    /// By what the configuration says of it.
+    #[error("certificate service cannot be asked")]
+    Remote(#[from] RemoteError),
     /// The service, or the way to it, said no.
     #[error("certificate service {address} gave none for {subject}")]
     Refused {

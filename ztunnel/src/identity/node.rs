@@ -15,8 +15,8 @@ use weft_certs::{KeyPair, NodeSvid};
 
 use super::{
     Identities,
-    ask::{Asked, CaSettings, ask, connect, roots},
-    error::NodeCertificateError,
+    ask::{Asked, CaSettings, ask, connect},
+    error::{NodeCertificateError, ServiceError},
     system_now,
 };
 use crate::causes::chain;
@@ -207,8 +207,9 @@ impl NodeRenewer {
             csr: key.request_node()?,
         };
         // Its own connection: there is one such request in half an hour.
-        let channel = connect(&self.settings, &roots(&self.settings)?, proof)?;
-        let answer = timeout(REQUEST_TIMEOUT, ask(&self.settings, channel, proof, asked)).await;
+        let remote = &self.settings.remote;
+        let channel = connect(remote, &remote.roots().map_err(ServiceError::from)?, proof)?;
+        let answer = timeout(REQUEST_TIMEOUT, ask(remote, channel, proof, asked)).await;
         let after = REQUEST_TIMEOUT;
         let chain = answer.map_err(|_| NodeCertificateError::Timeout { after })??;
         Ok(NodeSvid::from_pem(&self.node, key, &chain, system_now())?)

@@ -8,10 +8,11 @@ use weft_model::Identity;
 
 use super::{
     CertificateSource,
-    ask::{Asked, CaSettings, ask, connect, roots},
+    ask::{Asked, CaSettings, ask, connect},
     error::ServiceError,
     node::NodeCertificate,
 };
+use crate::remote::Remote;
 
 /// What a node says that it asks on behalf of another identity than its own.
 const IMPERSONATED: &str = "ImpersonatedIdentity";
@@ -59,17 +60,17 @@ impl CertificateService {
     /// the file would be more work, and could miss a change.
     fn channel(
         &self,
-        settings: &CaSettings,
+        remote: &Remote,
         proof: Option<&Arc<NodeSvid>>,
     ) -> Result<Channel, ServiceError> {
-        let roots = roots(settings)?;
+        let roots = remote.roots()?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &*connection
             && made.is_of(&roots, proof)
         {
             return Ok(made.channel.clone());
         }
-        let channel = connect(settings, &roots, proof.map(AsRef::as_ref))?;
+        let channel = connect(remote, &roots, proof.map(AsRef::as_ref))?;
         *connection = Some(Connection { roots, proof: proof.cloned(), channel: channel.clone() });
         Ok(channel)
     }
@@ -84,7 +85,7 @@ impl CertificateSource for CertificateService {
     ) -> Result<Vec<String>, ServiceError> {
         let settings = self.settings.as_ref().ok_or(ServiceError::NotConfigured)?;
         let proof = self.node.current().await;
-        let channel = self.channel(settings, proof.as_ref())?;
+        let channel = self.channel(&settings.remote, proof.as_ref())?;
         // Only ours takes the uids; a stock service is sent what a stock node sends.
         let pods = if proof.is_some() { pods } else { Vec::new() };
         let asked = Asked {
@@ -93,7 +94,7 @@ impl CertificateSource for CertificateService {
             metadata: Some(impersonating(identity, &pods)),
             csr: request,
         };
-        let answer = ask(settings, channel, proof.as_deref(), asked).await;
+        let answer = ask(&settings.remote, channel, proof.as_deref(), asked).await;
         if let (Err(ServiceError::Refused { source, .. }), Some(svid)) = (&answer, &proof) {
             self.node.failed(svid, source);
         }

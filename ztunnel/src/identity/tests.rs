@@ -13,7 +13,7 @@ use weft_certs::{Authority, KeyPair, REQUESTS_MAX};
 use weft_model::TrustDomain;
 
 use super::*;
-use crate::causes::chain;
+use crate::{causes::chain, remote::Remote};
 
 mod node;
 mod service;

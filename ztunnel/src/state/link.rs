@@ -1,24 +1,22 @@
 //! The stream to the control plane: dialled, lost, dialled again.
 
-use std::{fs, future::Future, io, path::PathBuf, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Streaming,
-    metadata::{AsciiMetadataValue, MetadataMap},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
-use weft_certs::{Bundle, NodeSvid};
+use tonic::{Request, Streaming};
 use weft_xds::proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
     aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 
 use super::backoff::Backoff;
-use crate::{config::Config, identity::NodeCertificate};
+use crate::{
+    config::Config,
+    identity::NodeCertificate,
+    remote::{Remote, RemoteError},
+};
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For the first answers on a stream: a control plane that is starting compiles the mesh meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// The wire contract's bound.
@@ -29,15 +27,7 @@ const REQUESTS_MAX: usize = 8;
 /// Where the control plane is, and how it is proven and asked.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// `https://host:port`.
-    pub address: String,
-    /// The name that its certificate must carry, where it is not the host's.
-    pub server_name: Option<String>,
-    /// PEM file of the roots that its certificate must chain to; read for every stream.
-    pub root: PathBuf,
-    /// File of the bearer token; read for every stream. Without the file no token is sent.
-    pub token: PathBuf,
-    pub cluster_id: String,
+    pub remote: Remote,
     /// Sent instead of the token, where there is one.
     pub node: NodeCertificate,
 }
@@ -46,11 +36,13 @@ impl ServerSettings {
     /// Of the configuration; none where no control plane is configured.
     pub fn of(config: &Config, node: NodeCertificate) -> Option<Self> {
         Some(Self {
-            address: config.xds.address.as_ref()?.as_str().to_owned(),
-            server_name: config.xds.server_name.clone(),
-            root: config.xds.root.clone(),
-            token: config.xds.token.clone(),
-            cluster_id: config.node.cluster_id.clone(),
+            remote: Remote {
+                address: config.xds.address.as_ref()?.as_str().to_owned(),
+                server_name: config.xds.server_name.clone(),
+                root: config.xds.root.clone(),
+                token: config.xds.token.clone(),
+                cluster_id: config.node.cluster_id.clone(),
+            },
             node,
         })
     }
@@ -59,17 +51,9 @@ impl ServerSettings {
 /// Why a stream ended or could not be opened. All are tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
-    #[error("root certificates {path} cannot be read")]
-    RootFile { path: PathBuf, source: io::Error },
-    #[error("root certificates {path} cannot be used")]
-    Roots { path: PathBuf, source: weft_certs::BundleError },
-    #[error("token {path} cannot be read")]
-    TokenFile { path: PathBuf, source: io::Error },
-    #[error("{what} cannot be sent as a header")]
-    Header { what: &'static str },
-    /// A token is not sent in clear text.
-    #[error("control plane address `{address}` is not https")]
-    NotHttps { address: String },
+    /// By what the configuration says of it.
+    #[error("control plane cannot be asked")]
+    Remote(#[from] RemoteError),
     #[error("{address} cannot be reached")]
     Connect { address: String, source: tonic::transport::Error },
     #[error("{address} refused or broke the stream")]
@@ -86,11 +70,7 @@ impl LinkError {
     /// One word, for a metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::RootFile { .. }
-            | Self::Roots { .. }
-            | Self::TokenFile { .. }
-            | Self::NotHttps { .. }
-            | Self::Header { .. } => "credentials",
+            Self::Remote(_) => "credentials",
             Self::Connect { .. } => "connect",
             Self::Stream { .. } => "error",
             Self::Ended { .. } => "complete",
@@ -146,7 +126,7 @@ impl Link {
                     Ok(open) => self.state = State::Open(Box::new(open)),
                     Err(error) => break Err(error),
                 },
-                State::Open(open) => break hear(&self.settings.address, open).await,
+                State::Open(open) => break hear(&self.settings.remote.address, open).await,
             }
         };
         match result {
@@ -171,7 +151,7 @@ impl Link {
             return Ok(());
         }
         self.lose();
-        Err(LinkError::NotReading { address: self.settings.address.clone() })
+        Err(LinkError::NotReading { address: self.settings.remote.address.clone() })
     }
 
     /// The stream has answered for everything: it works.
@@ -210,18 +190,23 @@ async fn open(
 ) -> Result<Open, LinkError> {
     let answer_by = Instant::now() + ANSWER_WITHIN;
     let proof = settings.node.current().await;
-    let channel = connect(&settings, proof.as_deref()).await?;
+    let remote = &settings.remote;
+    let endpoint = remote.endpoint(&remote.roots()?, proof.as_deref())?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|source| LinkError::Connect { address: remote.address.clone(), source })?;
     let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
     for request in requests {
         // A new channel has room for one request per type.
         let _ = sender.try_send(request);
     }
     let mut call = Request::new(ReceiverStream::new(receiver));
-    headers(&settings, proof.as_deref(), call.metadata_mut())?;
+    remote.headers(proof.as_deref(), call.metadata_mut())?;
     let mut client = AggregatedDiscoveryServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let address = settings.address.clone();
+    let address = remote.address.clone();
     // Some servers send the head of their answer with the first response only.
     let answer = tokio::time::timeout_at(answer_by, client.delta_aggregated_resources(call))
         .await
@@ -232,66 +217,4 @@ async fn open(
     let answer =
         answer.map_err(|status| LinkError::Stream { address, source: Box::new(status) })?;
     Ok(Open { responses: answer.into_inner(), requests: sender, answer_by: Some(answer_by) })
-}
-
-async fn connect(
-    settings: &ServerSettings,
-    proof: Option<&NodeSvid>,
-) -> Result<Channel, LinkError> {
-    let path = &settings.root;
-    let roots = fs::read_to_string(path)
-        .map_err(|source| LinkError::RootFile { path: path.clone(), source })?;
-    // The TLS library passes over certificates that it cannot read, and would then trust nobody without
-    // saying why.
-    Bundle::from_pem(&roots).map_err(|source| LinkError::Roots { path: path.clone(), source })?;
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
-    if let Some(name) = &settings.server_name {
-        tls = tls.domain_name(name);
-    }
-    if let Some(svid) = proof {
-        let key = svid.key_pem();
-        tls = tls.identity(Identity::from_pem(svid.chain_pem(), key.as_bytes()));
-    }
-    let failed = |source| LinkError::Connect { address: settings.address.clone(), source };
-    let endpoint = Endpoint::from_shared(settings.address.clone()).map_err(failed)?;
-    // To any other scheme the library would send the token in clear text, TLS settings or not.
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Err(LinkError::NotHttps { address: settings.address.clone() });
-    }
-    endpoint
-        .tls_config(tls)
-        .map_err(failed)?
-        .connect_timeout(CONNECT_WITHIN)
-        .tcp_keepalive(Some(Duration::from_mins(5)))
-        .tcp_keepalive_interval(Some(Duration::from_secs(75)))
-        .tcp_keepalive_retries(Some(9))
-        // A control plane that vanished without a word is noticed in 40 s.
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .connect()
-        .await
-        .map_err(failed)
-}
-
-fn headers(
-    settings: &ServerSettings,
-    proof: Option<&NodeSvid>,
-    metadata: &mut MetadataMap,
-) -> Result<(), LinkError> {
-    let path = &settings.token;
-    match fs::read_to_string(path) {
-        _ if proof.is_some() => {}
-        Ok(token) => {
-            let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", token.trim()))
-                .map_err(|_| LinkError::Header { what: "token" })?;
-            value.set_sensitive(true);
-            metadata.insert("authorization", value);
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(LinkError::TokenFile { path: path.clone(), source }),
-    }
-    let cluster = AsciiMetadataValue::try_from(&settings.cluster_id)
-        .map_err(|_| LinkError::Header { what: "cluster id" })?;
-    metadata.insert("clusterid", cluster);
-    Ok(())
 }

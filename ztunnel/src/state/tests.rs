@@ -13,7 +13,7 @@ use weft_model::{
 use weft_xds::{codec::ResourceType, proto::discovery};
 
 use super::*;
-use crate::{config, telemetry::Telemetry};
+use crate::{config, remote::Remote, telemetry::Telemetry};
 
 /// No test waits longer for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -66,11 +66,13 @@ impl Node {
         Settings {
             server: Some(ServerSettings {
                 node: crate::identity::NodeCertificate::none(),
-                address: format!("https://localhost:{}", self.port),
-                server_name: None,
-                root: self.path("root.pem"),
-                token: self.path("token"),
-                cluster_id: "c1".to_owned(),
+                remote: Remote {
+                    address: format!("https://localhost:{}", self.port),
+                    server_name: None,
+                    root: self.path("root.pem"),
+                    token: self.path("token"),
+                    cluster_id: "c1".to_owned(),
+                },
             }),
             local: None,
             state_dir: Some(self.path("state")),

@@ -150,11 +150,13 @@ fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSe
     std::fs::write(&root, roots).unwrap();
     std::fs::write(&token, "secret").unwrap();
     CaSettings {
-        address: format!("https://{address}"),
-        server_name: Some("control.test".to_owned()),
-        root,
-        token,
-        cluster_id: "Kubernetes".to_owned(),
+        remote: Remote {
+            address: format!("https://{address}"),
+            server_name: Some("control.test".to_owned()),
+            root,
+            token,
+            cluster_id: "Kubernetes".to_owned(),
+        },
         ttl,
     }
 }

@@ -136,11 +136,13 @@ fn client_of(address: String, roots: &str, token: Option<&str>) -> Client {
         std::fs::write(&token_file, token).unwrap();
     }
     let settings = CaSettings {
-        address,
-        server_name: Some("istiod.test".to_owned()),
-        root,
-        token: token_file,
-        cluster_id: "Kubernetes".to_owned(),
+        remote: Remote {
+            address,
+            server_name: Some("istiod.test".to_owned()),
+            root,
+            token: token_file,
+            cluster_id: "Kubernetes".to_owned(),
+        },
         ttl: DAY,
     };
     let options = Options::new(None, Duration::from_secs(20));
@@ -209,7 +211,10 @@ async fn no_token_is_sent_in_clear_text() {
     let address = format!("http://{}", server.address);
     let client = client_of(address.clone(), &root.bundle().to_pem(), Some("secret"));
     let said = failure(&client).await;
-    assert_eq!(said, format!("certificate service address `{address}` is not https"));
+    assert_eq!(
+        said,
+        format!("certificate service cannot be asked: address `{address}` is not https")
+    );
 }
 
 #[tokio::test]
