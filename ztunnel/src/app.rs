@@ -113,7 +113,9 @@ pub async fn run(config: Config, env: Vec<(String, String)>, logging: Arc<Loggin
 fn node_certificate(config: &Config) -> (NodeCertificate, Option<NodeRenewer>) {
     match (CaSettings::of(config), config.ca.node_certificate) {
         (Some(settings), Switch::On) => {
-            let (certificate, renewer) = NodeCertificate::new(settings, &config.node.name);
+            let of_xds = config.xds.address.as_ref().map(|_| config.xds.root.clone());
+            let files = [config.ca.root.clone()].into_iter().chain(of_xds).collect();
+            let (certificate, renewer) = NodeCertificate::new(settings, &config.node.name, files);
             (certificate, Some(renewer))
         }
         (Some(_), Switch::Off) | (None, _) => (NodeCertificate::none(), None),

@@ -170,20 +170,33 @@ impl Identities {
     /// be accepted by them keeps its own roots until it is renewed.
     pub fn trust(&self, bundle: &Bundle) {
         let now = self.shared.now().wall;
-        let mut table = self.shared.table();
-        for (identity, slot) in &table.slots {
-            slot.send_if_modified(|slot| {
-                let (Slot::Ready(svid) | Slot::Overdue { svid, .. }) = slot else { return false };
-                match trusting(svid, bundle, now) {
-                    Some(newer) => *svid = newer,
-                    None => {
-                        tracing::warn!(%identity, "certificate is not good by the newest roots");
-                    }
+        let held: Vec<(Identity, Arc<Svid>)> = {
+            let mut table = self.shared.table();
+            // First: what comes from now on is verified by it.
+            table.trusted = Some(bundle.clone());
+            let slots = table.slots.iter();
+            slots
+                .filter_map(|(id, slot)| Some((id.clone(), slot.borrow().svid()?.clone())))
+                .collect()
+        };
+        // Without the lock: connections look their certificates up under it.
+        for (identity, svid) in held {
+            let Some(newer) = trusting(&svid, bundle, now) else {
+                tracing::warn!(%identity, "certificate is not good by the newest roots");
+                continue;
+            };
+            let table = self.shared.table();
+            let Some(slot) = table.slots.get(&identity) else { continue };
+            slot.send_if_modified(|slot| match slot {
+                Slot::Ready(held) | Slot::Overdue { svid: held, .. }
+                    if Arc::ptr_eq(held, &svid) =>
+                {
+                    *held = newer;
+                    true
                 }
-                true
+                Slot::Ready(_) | Slot::Overdue { .. } | Slot::Pending | Slot::Failed(_) => false,
             });
         }
-        table.trusted = Some(bundle.clone());
     }
 
     /// A certificate that is good at this moment; waits for the first one, at most [`Options::wait`].

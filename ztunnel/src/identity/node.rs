@@ -3,7 +3,7 @@
 //! Whoever calls the control plane proves the node with it. While there is none (it is not configured, or the
 //! control plane gives none) the token is sent instead, as a stock node does.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::{Code, Status};
 use tracing::{info, warn};
-use weft_certs::{KeyPair, NodeSvid};
+use weft_certs::{Bundle, KeyPair, NodeSvid};
 
 use super::{
     Identities,
@@ -55,12 +55,15 @@ impl NodeCertificate {
         Self { held: watch::Sender::new(Held::None).subscribe(), doubted: watch::Sender::default() }
     }
 
-    /// The certificate and the work behind it: somebody must own and run the [`NodeRenewer`].
-    pub fn new(settings: CaSettings, node: &str) -> (Self, NodeRenewer) {
+    /// The certificate and the work behind it: somebody must own and run the [`NodeRenewer`]. `files` are those of
+    /// the roots by which the control plane is proven to this node.
+    pub fn new(settings: CaSettings, node: &str, files: Vec<PathBuf>) -> (Self, NodeRenewer) {
         let sender = watch::Sender::new(Held::Asking);
         let own = Self { held: sender.subscribe(), doubted: watch::Sender::default() };
         let (node, doubted) = (node.to_owned(), own.doubted.subscribe());
-        (own, NodeRenewer { settings, node, held: sender, doubted, trusted: None })
+        let renewer =
+            NodeRenewer { settings, node, files, held: sender, doubted, trusted: None, said: None };
+        (own, renewer)
     }
 
     /// What the node proves itself with; waits until the first request for it was answered. `None`: nothing
@@ -88,10 +91,13 @@ impl NodeCertificate {
 pub struct NodeRenewer {
     settings: CaSettings,
     node: String,
+    files: Vec<PathBuf>,
     held: watch::Sender<Held>,
     doubted: watch::Receiver<Option<Arc<NodeSvid>>>,
-    /// The fingerprint of the roots that this node's identities trust.
-    trusted: Option<String>,
+    /// The roots that this node's identities trust.
+    trusted: Option<Bundle>,
+    /// The fingerprint of those that the control plane was told last.
+    said: Option<String>,
 }
 
 /// With what a request is proven.
@@ -112,18 +118,19 @@ impl Proof<'_> {
 impl NodeRenewer {
     /// Works until it is dropped.
     ///
-    /// The roots that come with each certificate are given to `identities`, and the next request says so.
+    /// The roots that come with each certificate are given to `identities`, and the next request says so, if the
+    /// files hold them too: a node that trusted less than it says would lose the control plane with its old root.
     pub async fn run(mut self, identities: Identities) -> Infallible {
         let mut retry = RETRY_AFTER;
         loop {
             let before = self.good();
-            match self.obtain(before.as_ref()).await {
+            let says = self.says();
+            match self.obtain(before.as_ref(), says.as_deref()).await {
                 Ok(svid) => {
-                    let trusted = Some(svid.bundle().fingerprint());
-                    let is_news = self.trusted != trusted;
-                    if is_news {
+                    self.said = says;
+                    if self.trusted.as_ref() != Some(svid.bundle()) {
                         identities.trust(svid.bundle());
-                        self.trusted = trusted;
+                        self.trusted = Some(svid.bundle().clone());
                     }
                     let life = svid.not_after().duration_since(system_now()).unwrap_or_default();
                     let node = svid.identity().to_string();
@@ -131,8 +138,7 @@ impl NodeRenewer {
                     let svid = Arc::new(svid);
                     self.held.send_replace(Held::Certificate(svid.clone()));
                     retry = RETRY_AFTER;
-                    // What is news to us is to the control plane that we have it: it waits for that word.
-                    self.rest(&svid, if is_news { Duration::ZERO } else { life / 2 }).await;
+                    self.rest(&svid, life / 2).await;
                 }
                 Err(error) => {
                     let retry_in_ms = retry.as_millis();
@@ -148,12 +154,27 @@ impl NodeRenewer {
         }
     }
 
-    /// Until a certificate is to be renewed, or doubted.
+    /// The fingerprint of the roots that all of this node trusts.
+    fn says(&self) -> Option<String> {
+        let trusted = self.trusted.as_ref()?;
+        for file in &self.files {
+            let Ok(Ok(held)) = fs::read_to_string(file).map(|text| Bundle::from_pem(&text)) else {
+                return None;
+            };
+            if !trusted.certificates().iter().all(|root| held.certificates().contains(root)) {
+                return Some(held.fingerprint());
+            }
+        }
+        Some(trusted.fingerprint())
+    }
+
+    /// Until a certificate is to be renewed, or doubted, or there is something else to say: the control plane waits
+    /// for that word.
     async fn rest(&self, svid: &Arc<NodeSvid>, life: Duration) {
         let renew_at = system_now() + life;
         let mut doubted = self.doubted.clone();
         sleep(GAP_MIN).await;
-        while system_now() < renew_at {
+        while system_now() < renew_at && self.says() == self.said {
             let look = sleep(LOOK_EVERY.min(life));
             tokio::select! {
                 // Biased: doubt is rare and urgent.
@@ -176,25 +197,30 @@ impl NodeRenewer {
     async fn obtain(
         &self,
         before: Option<&Arc<NodeSvid>>,
+        says: Option<&str>,
     ) -> Result<NodeSvid, NodeCertificateError> {
-        let Some(svid) = before else { return self.request(Proof::Token).await };
+        let Some(svid) = before else { return self.request(Proof::Token, says).await };
         let (first, second) = if is_of(self.doubted.borrow().as_ref(), svid) {
             (Proof::Token, Proof::Certificate(svid))
         } else {
             (Proof::Certificate(svid), Proof::Token)
         };
         let by = first.label();
-        match self.request(first).await {
+        match self.request(first, says).await {
             Ok(svid) => Ok(svid),
             Err(error) => {
                 let error = chain(&error);
                 warn!(error, by, "this node's certificate is not renewed this way: by the other");
-                self.request(second).await
+                self.request(second, says).await
             }
         }
     }
 
-    async fn request(&self, proof: Proof<'_>) -> Result<NodeSvid, NodeCertificateError> {
+    async fn request(
+        &self,
+        proof: Proof<'_>,
+        says: Option<&str>,
+    ) -> Result<NodeSvid, NodeCertificateError> {
         let proof = match proof {
             Proof::Certificate(svid) => Some(svid),
             Proof::Token => None,
@@ -203,7 +229,7 @@ impl NodeRenewer {
         let asked = Asked {
             subject: format!("node {}", self.node),
             ttl: TTL.min(self.settings.ttl),
-            metadata: self.trusted.as_deref().map(trusting),
+            metadata: says.map(trusting),
             csr: key.request_node()?,
         };
         // Its own connection: there is one such request in half an hour.

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 
-use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, wall};
+use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, trusting, wall};
 use crate::causes::chain;
 
 /// A request that takes longer has failed; the next may find another replica of the CA.
@@ -97,16 +97,25 @@ impl<S: CertificateSource> Renewer<S> {
     }
 
     fn fetched(&mut self, identity: &Identity, svid: Svid) {
-        let svid = Arc::new(svid);
+        let fetched = Arc::new(svid);
         let now = self.shared.now();
-        {
+        let svid = loop {
+            // It may have been signed before this node said that it trusts other roots: it follows them.
+            let trusted = self.shared.table().trusted.clone();
+            let newer = trusted.as_ref().filter(|roots| *roots != fetched.bundle());
+            let newer = newer.and_then(|roots| trusting(&fetched, roots, now.wall));
+            let svid = newer.unwrap_or_else(|| fetched.clone());
             let mut table = self.shared.table();
+            if table.trusted != trusted {
+                continue;
+            }
             let draw = (table.draw)();
             table.renewal.fetched(identity, svid.not_after(), draw, now);
             // Forgotten while the request was under way: key and certificate end here.
             let Some(slot) = table.slots.get(identity) else { return };
             slot.send_replace(Slot::Ready(svid.clone()));
-        }
+            break svid;
+        };
         let life = svid.not_after().duration_since(now.wall).unwrap_or_default();
         info!(%identity, valid_for_s = life.as_secs(), "certificate fetched");
         self.stored(|store| store.save(&svid));

@@ -162,7 +162,8 @@ fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSe
 }
 
 fn node_with(settings: CaSettings) -> Node {
-    let (certificate, renewer) = NodeCertificate::new(settings.clone(), "worker-1");
+    let (certificate, renewer) =
+        NodeCertificate::new(settings.clone(), "worker-1", vec![settings.root.clone()]);
     let mut tasks = JoinSet::new();
     let service = CertificateService::new(Some(settings), certificate);
     let (identities, asker) = Identities::new(Options::new(None, Duration::from_secs(30)), service);
@@ -253,7 +254,7 @@ fn failed(kind: std::io::ErrorKind) -> Status {
 }
 
 #[tokio::test]
-async fn new_roots_are_trusted_by_all_identities_before_the_node_says_so() {
+async fn new_roots_are_trusted_by_all_identities_and_the_nodes_file_before_it_says_so() {
     let (address, control, _server) = serve(Nodes::Served).await;
     let dir = TempDir::new().unwrap();
     let old = control.authority();
@@ -269,6 +270,14 @@ async fn new_roots_are_trusted_by_all_identities_before_the_node_says_so() {
     let both = both.also_trusting(next.bundle()).unwrap();
     let wanted = both.bundle().clone();
     *control.authority.lock().unwrap() = Arc::new(both);
+    // The certificates tell of it first; its file, by which it knows the control plane, comes later or never.
+    let mut slot = node.identities.watch(&web());
+    let trusts = |slot: &Slot| slot.svid().is_some_and(|svid| svid.bundle() == &wanted);
+    timeout(Duration::from_mins(1), slot.wait_for(trusts)).await.unwrap().unwrap();
+    let renewed = control.seen.borrow().iter().filter(|s| **s == Seen::NodeByCertificate).count();
+    control.saw(&Seen::NodeByCertificate, renewed + 2).await;
+    assert_eq!(*control.trusted.borrow(), old.bundle().fingerprint(), "its file has the old root");
+    std::fs::write(dir.path().join("root-cert.pem"), wanted.to_pem()).unwrap();
     let mut trusted = control.trusted.subscribe();
     let told = trusted.wait_for(|said| *said == wanted.fingerprint());
     timeout(Duration::from_mins(1), told).await.unwrap().unwrap();
