@@ -16,23 +16,30 @@ async fn a_restarted_agent_takes_up_what_is_wanted_and_lets_go_what_is_not() -> 
     scene.label(&["namespace", "shop"], "weft.mesh/dataplane-mode=enabled")?;
     scene.becomes_announced("shop", "web", true).await?;
     scene.becomes_announced("shop", "client", true).await?;
+    // Without a proxy nothing is answered: what is, went through a gap.
+    scene.kill_proxy()?;
+    let gaps = scene.load(CLIENT, FAR, 2)?;
     scene.kill_agent()?;
     scene.label(&["pod", "-n", "shop", "web"], "weft.mesh/dataplane-mode=disabled")?;
     scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
     // The sandboxes are found by their processes: no plugin tells of them again.
     scene.start_agent()?;
     scene.becomes_announced("shop", "web", false).await?;
-    scene.becomes_announced("shop", "out", true).await?;
-    ensure!(scene.announced("shop", "client").await?, "a captured pod was given up");
-    let uid = scene.pods("shop")?.get("client").await?.metadata.uid.context("a pod has a UID")?;
-    let log = scene.agent_log();
-    let let_go = log.lines().find(|line| line.contains("un-enrolled") && line.contains(&uid));
-    ensure!(let_go.is_none(), "a captured pod was let go and taken up again: {let_go:?}");
-    scene.kill_proxy()?;
+    scene.has_enrolled(4).await?;
+    let tally = gaps.stop()?;
+    ensure!(
+        tally.ok == 0 && tally.refused > 0,
+        "a captured pod spoke between two agents: {tally:?}"
+    );
+    scene.was_never_let_go("client").await?;
     ensure!(scene.reaches(FAR, WEB)?, "a pod that was let go is not called directly");
     ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke without its proxy");
     ensure!(!scene.reaches(OUT, FAR)?, "a pod that came in spoke without its proxy");
-    Ok(())
+    let direct = scene.load(FAR, WEB, 1)?;
+    direct.answered(1, LONG).context("these clients are never answered")?;
+    ensure!(scene.announced("shop", "client").await?, "a captured pod was given up");
+    scene.start_proxy()?;
+    scene.becomes_announced("shop", "out", true).await
 }
 
 #[tokio::test]
@@ -48,8 +55,24 @@ async fn what_is_known_stays_in_force_while_the_api_server_is_away() -> Result<(
     ensure!(scene.reaches(OUT, FAR)?, "a pod that is out was captured");
     scene.cluster.restart().await?;
     ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod was let go by a new list");
-    // The watches cannot go on from where they were: 410.
+    // Both watches hear again: of a namespace and of a pod.
+    scene.label(&["namespace", "plain"], "istio.io/dataplane-mode=ambient")?;
+    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
+    scene.has_enrolled(4).await?;
+    let forgotten = |log: &str| log.matches("the API server has forgotten what it told").count();
+    let before = forgotten(&scene.agent_log());
+    // They cannot go on from where they were: 410.
     scene.cluster.forget().await?;
+    let what = "pods and namespaces are asked for again";
+    eventually(what, LONG, async || (forgotten(&scene.agent_log()) >= before + 2).then_some(()))
+        .await
+        .with_context(|| scene.agent_log())?;
+    scene.label(&["namespace", "plain"], "istio.io/dataplane-mode-")?;
+    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode=none")?;
+    scene.has_released(2).await?;
+    for pod in ["client", "web"] {
+        scene.was_never_let_go(pod).await?;
+    }
     ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod was let go by a list from scratch");
     scene.label(&["namespace", "shop"], "istio.io/dataplane-mode-")?;
     scene.becomes_announced("shop", "client", false).await?;
@@ -99,6 +122,9 @@ async fn the_next_agent_takes_over_and_the_last_one_keeps_its_proxies() -> Resul
     scene.start_proxy()?;
     scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
     scene.becomes_announced("shop", "client", true).await?;
+    scene.tell_control_plane("shop", &["client"])?;
+    let load = scene.load(CLIENT, FAR, 2)?;
+    load.answered(20, LONG)?;
     let mut last = scene.agent.take().context("an agent runs")?;
     scene.start_agent()?;
     let what = "the last agent yields and the next one has its pods";
@@ -109,15 +135,21 @@ async fn the_next_agent_takes_over_and_the_last_one_keeps_its_proxies() -> Resul
     })
     .await
     .with_context(|| scene.agent_log())?;
+    // More connections than the proxy has sockets in stock: somebody gives it more, and it knows only the last agent.
+    load.answered(load.so_far() + 500, LONG).with_context(|| scene.proxy_log())?;
+    let connected = || scene.agent_log().matches("proxy connected").count();
+    ensure!(connected() == 1, "the proxy left the last agent: {}", scene.agent_log());
     ensure!(last.is_running(), "the last agent left its proxies alone");
-    // Its proxy is still there, and is the only one that could answer.
-    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
-    scene.kill_proxy()?;
-    scene.start_proxy()?;
-    scene.becomes_announced("shop", "out", true).await?;
     last.signal(Signal::Term)?;
     ensure!(last.exit(LONG)?.success(), "the last agent ended badly");
-    Ok(())
+    eventually("the proxy dials the next agent", LONG, async || (connected() == 2).then_some(()))
+        .await
+        .with_context(|| scene.agent_log())?;
+    load.answered(load.so_far() + 500, LONG).with_context(|| scene.proxy_log())?;
+    load.stop()?.refuse_failures()?;
+    scene.was_never_let_go("client").await?;
+    scene.label(&["pod", "-n", "shop", "out"], "istio.io/dataplane-mode-")?;
+    scene.becomes_announced("shop", "out", true).await
 }
 
 #[tokio::test]

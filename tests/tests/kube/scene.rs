@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
@@ -83,6 +83,24 @@ impl Scene {
         })
         .await
         .with_context(|| self.agent_log())
+    }
+
+    /// Waits until agents have released so many pods.
+    pub(crate) async fn has_released(&self, count: usize) -> Result<()> {
+        eventually(&format!("{count} pods are released"), LONG, async || {
+            (self.agent_log().matches(" un-enrolled").count() == count).then_some(())
+        })
+        .await
+        .with_context(|| self.agent_log())
+    }
+
+    /// Refuses that an agent has released a pod of the namespace `shop`.
+    pub(crate) async fn was_never_let_go(&self, pod: &str) -> Result<()> {
+        let uid = self.pods("shop")?.get(pod).await?.metadata.uid.context("a pod has a UID")?;
+        let log = self.agent_log();
+        let let_go = log.lines().find(|line| line.contains("un-enrolled") && line.contains(&uid));
+        ensure!(let_go.is_none(), "a captured pod was let go: {let_go:?}");
+        Ok(())
     }
 
     pub(crate) fn proxy_log(&self) -> String {

@@ -58,6 +58,9 @@ async fn follow<K: Debug>(
                 }
                 each(event);
             }
+            Err(error) if has_forgotten(&error) => {
+                info!(what, "the API server has forgotten what it told; it is asked for all again");
+            }
             Err(error) if is_away => tracing::debug!(what, error = chain(&error), "still away"),
             Err(error) => {
                 is_away = true;
@@ -70,6 +73,19 @@ async fn follow<K: Debug>(
         }
     }
     error!(what, "the watch ended");
+}
+
+/// Spec: 410, "Gone": what came since the last event is not known any more.
+fn has_forgotten(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == 410,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 410,
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => false,
+    }
 }
 
 /// `None`: it is about an object of which nothing can be made.
