@@ -476,22 +476,6 @@ async fn no_handshake_fails_while_certificates_of_seconds_and_their_roots_are_ro
     assert_eq!(last.bundle(), new.bundle());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_certificate_that_comes_with_older_roots_follows_those_that_the_node_trusts() {
-    let ca = Ca::new(DAY);
-    let node = node(&ca, None);
-    let root = || Authority::new(&TrustDomain::default(), ca.clock.now()).unwrap();
-    let (old, next) = (root(), root());
-    sign_with(&ca, &old, &old);
-    let both = old.bundle().with(next.bundle()).unwrap();
-    node.identities.trust(&both);
-    assert_eq!(node.identities.svid(&web()).await.unwrap().bundle(), &both);
-    // Roots by which it would not be good itself are none to follow.
-    node.identities.trust(next.bundle());
-    let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
-    assert_eq!(node.identities.svid(&bank).await.unwrap().bundle(), old.bundle());
-}
-
 async fn handshake(
     client: Arc<rustls::ClientConfig>,
     server: Arc<rustls::ServerConfig>,

@@ -163,7 +163,7 @@ fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSe
 
 fn node_with(settings: CaSettings) -> Node {
     let (certificate, renewer) =
-        NodeCertificate::new(settings.clone(), "worker-1", vec![settings.root.clone()]);
+        NodeCertificate::new(settings.clone(), "worker-1", vec![settings.remote.root.clone()]);
     let mut tasks = JoinSet::new();
     let service = CertificateService::new(Some(settings), certificate);
     let (identities, asker) = Identities::new(Options::new(None, Duration::from_secs(30)), service);
@@ -282,4 +282,20 @@ async fn new_roots_are_trusted_by_all_identities_and_the_nodes_file_before_it_sa
     let told = trusted.wait_for(|said| *said == wanted.fingerprint());
     timeout(Duration::from_mins(1), told).await.unwrap().unwrap();
     assert_eq!(node.identities.current(&web()).unwrap().bundle(), &wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_comes_with_older_roots_follows_those_that_the_node_trusts() {
+    let ca = Ca::new(DAY);
+    let node = node(&ca, None);
+    let root = || Authority::new(&TrustDomain::default(), ca.clock.now()).unwrap();
+    let (old, next) = (root(), root());
+    sign_with(&ca, &old, &old);
+    let both = old.bundle().with(next.bundle()).unwrap();
+    node.identities.trust(&both);
+    assert_eq!(node.identities.svid(&web()).await.unwrap().bundle(), &both);
+    // Roots by which it would not be good itself are none to follow.
+    node.identities.trust(next.bundle());
+    let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
+    assert_eq!(node.identities.svid(&bank).await.unwrap().bundle(), old.bundle());
 }
