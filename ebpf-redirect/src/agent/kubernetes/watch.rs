@@ -77,15 +77,16 @@ async fn follow<K: Debug>(
 
 /// Spec: 410, "Gone": what came since the last event is not known any more.
 fn has_forgotten(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchError(status) => status.code == 410,
-        watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code == 410,
+    let status = match error {
+        watcher::Error::WatchError(status)
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status,
         watcher::Error::InitialListFailed(_)
         | watcher::Error::WatchStartFailed(_)
         | watcher::Error::WatchFailed(_)
-        | watcher::Error::NoResourceVersion => false,
-    }
+        | watcher::Error::NoResourceVersion => return false,
+    };
+    status.code == 410
 }
 
 /// `None`: it is about an object of which nothing can be made.
