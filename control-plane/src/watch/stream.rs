@@ -45,6 +45,8 @@ pub(super) struct Watch {
     client: Opaque,
     tracker: Tracker,
     tell: mpsc::Sender<Told>,
+    /// What was not told yet. The tracker knows of it already, so a question that is cut off must not lose it.
+    owed: Vec<Step>,
     definition: Option<String>,
     defined: watch::Receiver<Definitions>,
     watches: Arc<Watches>,
@@ -79,6 +81,7 @@ impl Watch {
             client: Opaque(client),
             tracker: Tracker::new(),
             tell,
+            owed: Vec::new(),
             definition: resource.definition(),
             defined,
             watches,
@@ -121,8 +124,9 @@ impl Watch {
                 Some(true) => return Ok(()),
                 Some(false) => {
                     let steps = self.tracker.clear();
-                    self.heard();
-                    self.changed(steps, true).await?;
+                    self.owed.extend(steps);
+                    self.well().await?;
+                    self.pay(true).await?;
                 }
                 None => {}
             }
@@ -182,10 +186,11 @@ impl Watch {
             Err(rubbish) => return Ok(Err(rubbish.into())),
         };
         let steps = self.tracker.page(page);
+        self.owed.extend(steps);
         self.backoff.reset();
         self.well().await?;
         if self.tracker.is_whole() {
-            self.changed(steps, true).await?;
+            self.pay(true).await?;
         }
         Ok(Ok(()))
     }
@@ -219,11 +224,12 @@ impl Watch {
             }
             let lines: Vec<u8> = pending.drain(..end).collect();
             let (steps, result) = self.lines(&lines);
+            self.owed.extend(steps);
             if result.is_ok() {
                 self.backoff.reset();
                 self.well().await?;
             }
-            self.changed(steps, listing && self.tracker.is_whole()).await?;
+            self.pay(listing && self.tracker.is_whole()).await?;
             if let Err(failure) = result {
                 return Ok(Err(failure));
             }
@@ -248,27 +254,25 @@ impl Watch {
         if self.tracker.is_whole() && !self.pages_only {
             self.listing = Listing::Streamed;
         }
-        self.heard();
-        if std::mem::take(&mut self.troubled) {
-            self.tell(News::Well).await?;
+        self.watches.heard(self.resource.plural, self.tracker.len(), clock::instant());
+        if self.troubled {
+            let place = self.tell.reserve().await.map_err(|_| Unheard)?;
+            self.troubled = false;
+            place.send(Told { resource: self.resource, news: News::Well });
         }
         Ok(())
     }
 
-    fn heard(&self) {
-        self.watches.heard(self.resource.plural, self.tracker.len(), clock::instant());
-    }
-
-    async fn changed(&self, steps: Vec<Step>, whole: bool) -> Result<(), Unheard> {
-        if steps.is_empty() && !whole {
+    /// Tells what is owed. Cancel safe: what is not told now is told with what comes next.
+    async fn pay(&mut self, whole: bool) -> Result<(), Unheard> {
+        if self.owed.is_empty() && !whole {
             return Ok(());
         }
-        self.tell(if whole { News::Whole(steps) } else { News::Changed(steps) }).await
-    }
-
-    async fn tell(&self, news: News) -> Result<(), Unheard> {
-        let told = Told { resource: self.resource, news };
-        self.tell.send(told).await.map_err(|_| Unheard)
+        let place = self.tell.reserve().await.map_err(|_| Unheard)?;
+        let owed = std::mem::take(&mut self.owed);
+        let news = if whole { News::Whole(owed) } else { News::Changed(owed) };
+        place.send(Told { resource: self.resource, news });
+        Ok(())
     }
 
     /// What a failure means for the next question, and when it is asked.
@@ -292,7 +296,8 @@ impl Watch {
                     return Ok(());
                 }
             }
-            Failure::Refused(_, after) => least = after.unwrap_or_default(),
+            // Whoever is on the way may say anything.
+            Failure::Refused(_, after) => least = after.unwrap_or_default().min(LONGEST_WAIT),
             // Perhaps it does not know what was asked for, and shows only what comes after.
             Failure::Silent(_) | Failure::Unfinished if !self.tracker.is_whole() => {
                 self.listing = Listing::Paged;
@@ -301,7 +306,9 @@ impl Watch {
         }
         if !matches!(&failure, Failure::Refused(Status { code: 410, .. }, _)) {
             self.troubled = true;
-            self.tell(News::Trouble(failure.to_string())).await?;
+            let news = News::Trouble(failure.to_string());
+            let told = Told { resource: self.resource, news };
+            self.tell.send(told).await.map_err(|_| Unheard)?;
         }
         let wait = self.backoff.wait(rand::random()).max(least);
         tokio::select! {

@@ -9,6 +9,7 @@ use weft_model::{Change, ResourceKey, TrustDomain};
 use super::*;
 use crate::{clock, compile::Mesh};
 
+mod cut_off;
 mod server;
 
 use server::{Mood, Server};

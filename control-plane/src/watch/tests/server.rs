@@ -25,6 +25,8 @@ type Answer = Result<Streamed, io::Error>;
 pub(super) enum Mood {
     Down,
     Forbidden,
+    /// Asks to be left alone for a day.
+    Busy,
     /// A streamed list is refused, as by a server that does not have them.
     Paging,
     /// Watches are opened and nothing is ever said on them.
@@ -123,6 +125,11 @@ impl Server {
         match mood {
             Some(Mood::Down) => return Err(io::ErrorKind::ConnectionRefused.into()),
             Some(Mood::Forbidden) => return Ok(status(403, "the user may not")),
+            Some(Mood::Busy) => {
+                let mut busy = status(429, "too many requests");
+                busy.headers_mut().insert("retry-after", 86_400.into());
+                return Ok(busy);
+            }
             Some(Mood::Paging) if query.contains_key("sendInitialEvents") => {
                 return Ok(status(422, "sendInitialEvents is forbidden"));
             }
@@ -149,7 +156,7 @@ impl Server {
         match mood {
             Some(Mood::Mute) => state.watchers.push(("nobody".to_owned(), tell)),
             Some(Mood::Brief) => {}
-            Some(Mood::Down | Mood::Forbidden | Mood::Paging) | None => {
+            Some(Mood::Down | Mood::Forbidden | Mood::Busy | Mood::Paging) | None => {
                 state.watchers.push((plural.to_owned(), tell));
             }
         }
