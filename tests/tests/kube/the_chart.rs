@@ -1,5 +1,7 @@
 //! The Helm chart: Helm accepts it, its schema refuses what is wrong, and an API server takes all that it renders.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
@@ -14,6 +16,7 @@ mod objects;
 mod programs;
 mod removal;
 
+const PAGE: &str = include_str!("../../../docs/kubernetes.md");
 const MESH: &str = "weft-system";
 const CONTROL: (&str, &str) = ("Deployment", "weft-control");
 const NODE: (&str, &str) = ("DaemonSet", "weft-node");
@@ -78,6 +81,23 @@ fn helm_finds_nothing_wrong_with_the_chart_whatever_the_values() -> Result<()> {
         Chart::lint(MESH, &values)?;
         ensure!(Chart::render(MESH, &values)?.objects().len() > 10);
     }
+    Ok(())
+}
+
+#[test]
+fn the_values_are_those_of_their_page() -> Result<()> {
+    let mut all = Vec::new();
+    leaves(&Chart::values()?, "", &mut all);
+    let name = |path: String| path.trim_start_matches('/').replace('/', ".");
+    let there: BTreeMap<_, _> = all.into_iter().map(|(path, is)| (name(path), is)).collect();
+    let table = PAGE.split("## Values").nth(1).context("the page has values")?;
+    let told = table.lines().filter_map(|row| {
+        let mut columns = row.strip_prefix("| `")?.split('`');
+        let (name, default) = (columns.next()?, columns.nth(1)?);
+        let default = serde_json::from_str(default).unwrap_or_else(|_| json!(default));
+        Some((name.to_owned(), default))
+    });
+    assert_eq!(told.collect::<BTreeMap<String, Value>>(), there);
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! What the chart starts is what the programs understand, with rights that are enough and no more.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use weft_certs::Authority;
+use weft_model::TrustDomain;
 use weft_tests::{
     kube::{Account, Apply, Chart, Cluster, ControlPlane},
-    lab::binary,
+    lab::{LONG, binary},
 };
 use ztunnel::config::Config;
 
@@ -77,11 +79,9 @@ fn told(chart: &Chart) -> Result<Vec<String>> {
     Ok(control.args.into_iter().filter(|arg| !own(arg)).collect())
 }
 
-#[tokio::test]
-async fn the_control_plane_needs_no_more_rights_than_the_chart_gives() -> Result<()> {
-    let cluster = Cluster::own().await?;
-    cluster.namespace(MESH, &[]).await?;
-    let chart = Chart::render(MESH, &json!({}))?;
+/// Two replicas with the rights that the chart gives them.
+async fn runs(cluster: &Cluster, values: &Value) -> Result<()> {
+    let chart = Chart::render(MESH, values)?;
     cluster.install(chart.objects(), Apply::Really)?;
     let account = Account { namespace: MESH, name: "weft-control" };
     let kubeconfig = cluster.kubeconfig_of(account).await?;
@@ -91,20 +91,38 @@ async fn the_control_plane_needs_no_more_rights_than_the_chart_gives() -> Result
         control.ready().await?;
         let (status, page) = control.page("/livez")?;
         ensure!(status == 200, "/livez is answered {status}: {page}");
-    }
-    // One of the two holds the lease and tends the CA, which needs most.
-    let tended = async |control: &ControlPlane| {
-        control.until("/ca", |page| page.contains("settled")).await.map(drop)
-    };
-    tokio::select! {
-        one = tended(&first) => one?,
-        other = tended(&second) => other?,
+        // One of the two holds the lease and tends the CA, which needs most; both say what came of it.
+        control.until("/ca", |page| page.contains("\"issuing\"")).await?;
     }
     for control in [&first, &second] {
         let log = fs::read_to_string(control.log())?;
         ensure!(!log.contains("forbidden") && !log.contains("403"), "{log}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn the_control_plane_needs_no_more_rights_than_the_chart_gives() -> Result<()> {
+    let cluster = Cluster::own().await?;
+    cluster.namespace(MESH, &[]).await?;
+    runs(&cluster, &json!({})).await
+}
+
+#[tokio::test]
+async fn with_a_ca_of_others_the_control_plane_needs_less() -> Result<()> {
+    let cluster = Cluster::own().await?;
+    cluster.namespace(MESH, &[]).await?;
+    let root = Authority::new(&TrustDomain::default(), SystemTime::now())?;
+    let ca = root.issuing_ca(LONG * 100, SystemTime::now())?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "cacerts", "namespace": MESH },
+        "stringData": {
+            "ca-cert.pem": ca.certificate, "ca-key.pem": ca.key.as_str(),
+            "root-cert.pem": root.bundle().to_pem(),
+        },
+    });
+    cluster.install(&[secret], Apply::Really)?;
+    runs(&cluster, &json!({ "ca": { "secret": "cacerts" } })).await
 }
 
 #[tokio::test]
@@ -132,6 +150,9 @@ async fn an_installed_mesh_reads_no_secrets_but_its_own() -> Result<()> {
             &["create", "pods", "-n", MESH],
             &["patch", "configmaps/other", "-n", MESH],
         ];
+        // Made by the control plane: its own, not what others keep.
+        let makes = may("weft-control", &["create", "secrets", "-n", MESH]);
+        assert_eq!(makes, own == "secrets/weft-root-ca");
         for what in refused {
             ensure!(!may("weft-control", what), "weft-control may {what:?}");
         }
