@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use weft_model::{Change, ResourceKey};
+use weft_model::Change;
 use weft_xds::{
-    codec::{ResourceType, encode},
+    codec::{encode, wire_name},
     delta::Resources,
 };
 
@@ -133,11 +133,6 @@ fn put(resources: &mut Resources, change: &Change) {
         resources.put(encoded);
         return;
     }
-    match change.key() {
-        ResourceKey::Workload(uid) => resources.remove(ResourceType::Address, uid.as_str()),
-        ResourceKey::Service(name) => resources.remove(ResourceType::Address, &name.to_string()),
-        ResourceKey::Policy(name) => {
-            resources.remove(ResourceType::Authorization, &name.to_string())
-        }
-    };
+    let (kind, name) = wire_name(&change.key());
+    resources.remove(kind, &name);
 }

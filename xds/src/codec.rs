@@ -17,7 +17,7 @@ mod workload;
 use std::sync::Arc;
 
 use prost::Message;
-use weft_model::{Action, Authorization, Change, PolicyName, Rule, Scope};
+use weft_model::{Action, Authorization, Change, PolicyName, ResourceKey, Rule, Scope};
 
 use crate::proto;
 
@@ -83,6 +83,15 @@ pub fn decode_authorization(body: &[u8]) -> Result<Change, DecodeError> {
     // (CVE-2022-21679). Re-encoding is then shorter.
     let unread = body.len().saturating_sub(message.encoded_len());
     policy::decode(&message, unread).map(|p| Change::Policy(Arc::new(p)))
+}
+
+/// The type and name under which a resource goes on the wire.
+pub fn wire_name(key: &ResourceKey) -> (ResourceType, Arc<str>) {
+    match key {
+        ResourceKey::Workload(uid) => (ResourceType::Address, uid.as_str().into()),
+        ResourceKey::Service(name) => (ResourceType::Address, name.to_string().into()),
+        ResourceKey::Policy(name) => (ResourceType::Authorization, name.to_string().into()),
+    }
 }
 
 /// Encodes what a change puts; `None` for a removal.

@@ -16,7 +16,7 @@ mod server;
 
 pub use client::{Answered, Client, Kept, Received, Refused};
 pub use resources::{Put, Resources};
-pub use server::{Heard, Server};
+pub use server::{Heard, Refusals, Server};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What one subscriber was sent, and what it is sent next.
 
+mod refusals;
 mod subscription;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use crate::{
     delta::Resources,
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
 };
+pub use refusals::Refusals;
 use subscription::{Ack, ByName, Interest, Subscription};
 
 /// One stream's server side. Feed it requests, and call [`Server::advance`] after each and whenever the
@@ -26,6 +28,7 @@ pub struct Server {
     /// The policies when the addresses that the client has acknowledged were current: a policy that is not
     /// among them is listed by no workload that the client knows.
     settled: ByName,
+    refusals: Refusals,
 }
 
 /// What a request meant.
@@ -53,9 +56,17 @@ impl Server {
         self.node.as_ref()
     }
 
-    /// The generation up to which the client has answered for a type, accepting or refusing.
-    pub fn answered(&self, kind: ResourceType) -> u64 {
-        self.of(kind).answered
+    /// The generation up to which the client has been sent, and has answered, all that it has asked for. `None`
+    /// before it asks for anything.
+    pub fn answered(&self) -> Option<u64> {
+        let asked = [&self.addresses, &self.policies];
+        let asked = asked.into_iter().filter(|of| of.interest != Interest::Unasked);
+        asked.map(|of| of.answered).min()
+    }
+
+    /// What the client has refused and was not sent otherwise since.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Takes one request. What it calls for is returned by the next [`Server::advance`].
@@ -79,13 +90,16 @@ impl Server {
         if request.response_nonce.is_empty() {
             return changed.map_or(Heard::Stale(kind), |()| Heard::Subscribed(kind));
         }
-        let Some(Ack { generation, policies }) = subscription.answer(&request.response_nonce)
+        let Some(Ack { generation, policies, put, removed }) =
+            subscription.answer(&request.response_nonce)
         else {
             return changed.map_or(Heard::Stale(kind), |()| Heard::Subscribed(kind));
         };
         if kind == ResourceType::Address {
             self.settled = policies;
         }
+        let message = request.error_detail.as_ref().map(|status| status.message.as_str());
+        self.refusals.note(kind, put, removed, message);
         match request.error_detail {
             None => Heard::Acknowledged { kind, generation },
             Some(status) => Heard::Refused { kind, generation, message: status.message },
@@ -112,21 +126,23 @@ impl Server {
             }
         }
 
+        let mut addresses_wait = false;
         if let Some(next) = addresses
             && self.addresses.under_way.is_none()
-            && !policies_behind
         {
-            let nonce = self.nonce();
-            responses.push(self.addresses.send(ResourceType::Address, next, nonce, now));
+            addresses_wait = policies_behind;
+            if !policies_behind {
+                let nonce = self.nonce();
+                responses.push(self.addresses.send(ResourceType::Address, next, nonce, now));
+            }
+        }
+        // What is not under way by now has nothing to say: the client holds it.
+        for (of, waits) in [(&mut self.addresses, addresses_wait), (&mut self.policies, false)] {
+            if of.under_way.is_none() && of.interest != Interest::Unasked && !waits {
+                of.answered = now.generation();
+            }
         }
         responses
-    }
-
-    fn of(&self, kind: ResourceType) -> &Subscription {
-        match kind {
-            ResourceType::Address => &self.addresses,
-            ResourceType::Authorization => &self.policies,
-        }
     }
 
     fn introduce(&mut self, node: Node) {

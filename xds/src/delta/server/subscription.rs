@@ -26,6 +26,7 @@ pub(super) struct Subscription {
     first_answer: FirstAnswer,
     /// Names that were asked for and are not there: the client waits to hear so.
     absent: BTreeSet<Arc<str>>,
+    /// The generation up to which all that was asked for has been sent and answered.
     pub(super) answered: u64,
 }
 
@@ -54,6 +55,9 @@ pub(super) struct UnderWay {
 #[derive(Debug)]
 pub(super) struct Ack {
     pub(super) generation: u64,
+    /// What was put by it, and what was removed.
+    pub(super) put: Vec<Arc<str>>,
+    pub(super) removed: Vec<Arc<str>>,
     /// All policies at that generation.
     pub(super) policies: ByName,
 }
@@ -221,7 +225,8 @@ impl Subscription {
         self.absent.clear();
         self.first_answer = FirstAnswer::Sent;
         let policies = now.of(ResourceType::Authorization).clone();
-        let is = Ack { generation: now.generation(), policies };
+        let put = next.puts.iter().map(|resource| resource.name.clone()).collect();
+        let is = Ack { generation: now.generation(), put, removed: next.gone.clone(), policies };
         self.under_way = Some(UnderWay { nonce: nonce.clone(), is });
         DeltaDiscoveryResponse {
             system_version_info: now.generation().to_string(),

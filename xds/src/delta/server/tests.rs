@@ -198,6 +198,86 @@ fn a_refusal_is_reported_and_the_resource_not_sent_until_it_changes() {
     assert_eq!(stream.wake(), [line(ADDRESS, &["K//Pod/shop/web-1"], &[])]);
 }
 
+fn nack(response: &DeltaDiscoveryResponse, message: &str) -> DeltaDiscoveryRequest {
+    let status = Status { code: 0, message: message.into() };
+    DeltaDiscoveryRequest { error_detail: Some(status), ..ack(response) }
+}
+
+#[test]
+fn what_was_answered_is_what_was_asked_for_up_to_a_generation() {
+    let mut stream = Stream::new([workload(1, &[])]);
+    assert_eq!(stream.server.answered(), None);
+    stream.ask(wildcard(ADDRESS));
+    let first = stream.last.remove(0);
+    assert_eq!(stream.server.answered(), Some(0));
+    stream.ask(ack(&first));
+    assert_eq!(stream.server.answered(), Some(1));
+    // Nobody waits for what this client has not asked for.
+    stream.now.put(policy("p"));
+    stream.wake();
+    assert_eq!(stream.server.answered(), Some(2));
+    stream.ask(wildcard(POLICY));
+    let policies = stream.last.remove(0);
+    assert!(stream.server.answered() < Some(2));
+    // A workload waits for the policy that it may list: neither counts before both are answered.
+    stream.now.put(policy("q"));
+    stream.now.put(workload(1, &["q"]));
+    stream.wake();
+    assert!(stream.server.answered() < Some(3));
+    stream.ask(ack(&policies));
+    assert_eq!(stream.last.len(), 2);
+    for response in stream.last.clone() {
+        assert!(stream.server.answered() < Some(4));
+        stream.ask(ack(&response));
+    }
+    assert_eq!(stream.server.answered(), Some(4));
+}
+
+#[test]
+fn what_is_refused_is_so_by_name_until_it_is_sent_otherwise_or_goes() {
+    let mut stream = Stream::settled([]);
+    for name in ["a", "b", "c"] {
+        stream.now.put(policy(name));
+    }
+    stream.wake();
+    let three = stream.last.remove(0);
+    stream.ask(nack(&three, "shop/b: no such action; shop/c: the same"));
+    let refused = |stream: &Stream| {
+        let refusals = stream.server.refusals();
+        ["a", "b", "c"].map(|name| refusals.of(POLICY, &format!("shop/{name}").into()).is_some())
+    };
+    assert_eq!(refused(&stream), [false, true, true]);
+    assert_eq!(stream.server.answered(), Some(3));
+    // Another one that is taken says nothing of these; their own new form and their end do.
+    stream.now.put(policy("a2"));
+    stream.wake();
+    let other = stream.last.remove(0);
+    stream.ask(ack(&other));
+    assert_eq!(refused(&stream), [false, true, true]);
+    let mut changed = policy("b");
+    changed.version = "changed".into();
+    stream.now.put(changed);
+    stream.now.remove(POLICY, "shop/c");
+    stream.wake();
+    let better = stream.last.remove(0);
+    stream.ask(ack(&better));
+    assert_eq!(refused(&stream), [false; 3]);
+    assert!(stream.server.refusals().is_empty());
+}
+
+#[test]
+fn who_refuses_without_a_name_may_mean_all_that_was_sent() {
+    let mut stream = Stream::settled([]);
+    stream.now.put(policy("a"));
+    stream.now.put(policy("b"));
+    stream.wake();
+    let two = stream.last.remove(0);
+    stream.ask(nack(&two, "no"));
+    for name in ["shop/a", "shop/b"] {
+        assert_eq!(stream.server.refusals().of(POLICY, &name.into()).map(|m| &**m), Some("no"));
+    }
+}
+
 #[test]
 fn a_type_that_we_do_not_serve_is_not_answered() {
     let mut stream = Stream::new([]);
