@@ -14,7 +14,7 @@ use crate::{
     FieldProblem,
     caller::Caller,
     compile::{self, Compiled, Mesh, Unit},
-    objects::{Name, Object, ObjectKey, Pod},
+    objects::{Kind, Name, Object, ObjectKey, Pod},
     store::Store,
 };
 
@@ -149,6 +149,28 @@ impl Index {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// What an object that users write is compiled to.
+    pub(crate) fn made_of(&self, key: &ObjectKey) -> Vec<ResourceKey> {
+        let name = key.name.clone();
+        let units = match key.kind {
+            Kind::AuthorizationPolicy => vec![Unit::AuthorizationPolicy(name)],
+            Kind::PeerAuthentication => vec![Unit::PeerAuthentication(name), Unit::StaticStrict],
+            Kind::ServiceEntry => {
+                let entry = self.store.service_entries.get(&name);
+                let services = entry.into_iter().flat_map(|entry| compile::entry_names(entry));
+                services.map(Unit::Service).chain([Unit::ServiceEntry(name)]).collect()
+            }
+            Kind::WorkloadEntry => vec![Unit::WorkloadEntry(name)],
+            Kind::Namespace
+            | Kind::Node
+            | Kind::ServiceAccount
+            | Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Pod => Vec::new(),
+        };
+        units.iter().filter_map(|unit| self.made.get(unit)).flatten().cloned().collect()
     }
 
     /// Of an object that is known.

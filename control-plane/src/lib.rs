@@ -42,6 +42,7 @@ mod source;
 mod status;
 mod stop;
 pub mod store;
+mod streams;
 pub mod token;
 mod trust;
 mod validate;

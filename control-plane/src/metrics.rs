@@ -62,10 +62,12 @@ labels! {
 }
 
 labels! {
-    /// How a user is told.
+    /// What is written to the API server.
     Told {
         Condition => "condition",
         Event => "event",
+        /// To the other replicas, of the nodes.
+        Progress => "progress",
     }
 }
 
@@ -187,8 +189,7 @@ impl Metrics {
 
     fn tellings(&self, text: &mut String) {
         let name = "weft_status_writes_total";
-        let help =
-            "Conditions and Events that were to be written to the API server, by what came of it.";
+        let help = "Conditions, Events and progress of nodes that were to be written to the API server, by what came of it.";
         write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n")
             .expect("a String takes all text");
         for (how, of) in Told::ALL.iter().zip(&self.told) {

@@ -31,6 +31,7 @@ use crate::{
     source::{self, Source},
     status,
     stop::{Stop, Stopper, stop},
+    streams::Streams,
     watch::Watches,
 };
 
@@ -107,7 +108,9 @@ pub async fn start(options: Options) -> Result<Running> {
     let metrics = Arc::new(Metrics::default());
     let (stopper, stop) = stop();
     let heard = Arc::new(Heard::default());
-    let statuses = status::open(&options.keys, known.clone(), metrics.clone(), &stop).await?;
+    let streams = Arc::new(Streams::default());
+    let statuses =
+        status::open(&options.keys, known.clone(), streams.clone(), metrics.clone(), &stop).await?;
     let opened = credentials::open(options.keys, &data, &options.mesh, heard.clone(), &stop);
     let Credentials { attestor, signing, trust, tasks: of_the_ca } = opened.await?;
 
@@ -128,6 +131,7 @@ pub async fn start(options: Options) -> Result<Running> {
         attestor: attestor.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),
+        streams,
     };
     let certificates = Certificates::new(known.clone(), attestor, signing, metrics.clone(), heard);
     let routes = Routes {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use tokio::{sync::watch, time};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use crate::{
     mesh::Known,
     metrics::{Metrics, Open},
     stop::Stop,
+    streams::{Stream, Streams},
 };
 
 /// The discovery service.
@@ -31,9 +32,11 @@ pub(crate) struct Discovery {
     pub(crate) attestor: Arc<Attestor>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Stop,
+    pub(crate) streams: Arc<Streams>,
 }
 
-type Responses = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+type Responses =
+    Pin<Box<dyn futures_util::Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
@@ -57,6 +60,7 @@ impl AggregatedDiscoveryService for Discovery {
         })?;
         info!(node = %caller.node, "node subscribed");
         let subscriber = Subscriber {
+            stream: Streams::open(&self.streams, &caller.node),
             until: clock::after(caller.expires.duration_since(now).unwrap_or_default()),
             caller,
             requests,
@@ -82,6 +86,7 @@ struct Subscriber {
     stop: Stop,
     queue: VecDeque<DeltaDiscoveryResponse>,
     metrics: Arc<Metrics>,
+    stream: Stream,
     _open: Open,
 }
 
@@ -129,6 +134,7 @@ impl Subscriber {
         }
         let now = self.resources.borrow_and_update().clone();
         self.queue.extend(self.server.advance(&now));
+        self.stream.note(&self.server);
         Ok(Next::More)
     }
 

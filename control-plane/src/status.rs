@@ -3,6 +3,8 @@
 //! ```text
 //!   condition  what is said of an object, put among what others say
 //!   events     what a user must act on
+//!   parts      how far objects have come at the nodes, each replica's part of it
+//!   share      tells the other replicas how far the nodes are that are connected here
 //!   pace       when an object may be written again
 //!   server     one request to the API server, and what came of it
 //!   writer     the holder of Lease `weft-status`: writes what differs
@@ -21,16 +23,20 @@ use crate::{
     mesh::Known,
     metrics::Metrics,
     stop::Stop,
+    streams::Streams,
     watch,
 };
 
 mod condition;
 mod events;
 mod pace;
+mod parts;
 mod server;
+mod share;
 mod writer;
 
 use server::Server;
+use share::Share;
 use writer::Writer;
 
 /// The Lease of whoever writes statuses.
@@ -40,6 +46,7 @@ const DUTY: &str = "weft-status";
 pub(crate) async fn open(
     keys: &Keys,
     known: Arc<Known>,
+    streams: Arc<Streams>,
     metrics: Arc<Metrics>,
     stop: &Stop,
 ) -> Result<Vec<(&'static str, Task)>> {
@@ -48,11 +55,17 @@ pub(crate) async fn open(
     let replica = holder()?;
     let (lease, held) =
         Lease::new(client.clone(), &accounts.namespace, DUTY, &replica, Pace::default());
-    let (mut write, mut compete) = (stop.clone(), stop.clone());
-    let work = move || {
-        let server = Server::new(client.clone(), metrics.clone());
-        Writer::new(known.clone(), server, &replica).run()
+    let (mut write, mut compete, mut tell) = (stop.clone(), stop.clone(), stop.clone());
+    let namespace = accounts.namespace.clone();
+    let server = move || Server::new(client.clone(), &namespace, metrics.clone());
+    let share = Share {
+        known: known.clone(),
+        streams: streams.clone(),
+        server: server(),
+        replica: replica.clone(),
     };
+    let share = async move { share.run(tell.stopped()).await };
+    let work = move || Writer::new(known.clone(), streams.clone(), server(), &replica).run();
     let write = async move {
         tokio::select! {
             // Biased: a stop must win.
@@ -64,6 +77,7 @@ pub(crate) async fn open(
     let compete = async move { lease.run(compete.stopped()).await };
     Ok(vec![
         ("the writing of statuses", Box::pin(write)),
+        ("the telling of nodes' progress", Box::pin(share)),
         ("the lease of statuses", Box::pin(compete)),
     ])
 }

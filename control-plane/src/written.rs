@@ -6,9 +6,18 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::objects::ObjectKey;
+
+/// What could be made of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// It is compiled, if perhaps to less than was meant.
+    Read,
+    /// It could not be read, and what is served under its name is older.
+    Unreadable,
+}
 
 /// One object as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,12 +30,13 @@ pub(crate) struct Written {
     pub(crate) generation: i64,
     /// Names this very state, status and all. Opaque.
     pub(crate) version: Arc<str>,
+    pub(crate) form: Form,
     /// Also those of others.
     pub(crate) conditions: Vec<Value>,
 }
 
 impl Written {
-    /// `None` for what was never in an API server.
+    /// As if it could be read. `None` for what was never in an API server.
     pub(crate) fn read(plural: &'static str, object: &Value) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |value: &Value, field| value.get(field)?.as_str().map(Arc::<str>::from);
@@ -36,6 +46,7 @@ impl Written {
             uid: text(metadata, "uid")?,
             generation: metadata.get("generation").and_then(Value::as_i64).unwrap_or_default(),
             version: text(metadata, "resourceVersion")?,
+            form: Form::Read,
             conditions: conditions(object),
         })
     }
@@ -57,14 +68,17 @@ pub(crate) struct Board {
 #[derive(Debug)]
 struct Row {
     written: Arc<Written>,
-    life: Life,
+    /// `None` until what was written has been compiled and told.
+    served: Option<(u64, Instant)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// What was written is not compiled and told yet.
-    Read,
-    Served,
+/// An object that is compiled, and since which generation of the resources it is in them.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    pub(crate) written: Arc<Written>,
+    pub(crate) since: u64,
+    /// When that was.
+    pub(crate) at: Instant,
 }
 
 impl Default for Board {
@@ -80,33 +94,30 @@ impl Board {
         let same = |row: &&Row| {
             row.written.uid == written.uid && row.written.generation == written.generation
         };
-        let life = rows.get(&key).filter(same).map_or(Life::Read, |row| row.life);
-        rows.insert(key, Row { written: Arc::new(written), life });
+        let served = rows.get(&key).filter(same).and_then(|row| row.served);
+        rows.insert(key, Row { written: Arc::new(written), served });
     }
 
     pub(crate) fn remove(&self, key: &ObjectKey) {
         self.rows().remove(key);
     }
 
-    /// What was put before is served, and what is wrong with it is known.
-    pub(crate) fn published(&self) {
+    /// What was put before is in this generation of the resources, and what is wrong with it is known.
+    pub(crate) fn published(&self, generation: u64, now: Instant) {
         for row in self.rows().values_mut() {
-            row.life = Life::Served;
+            row.served.get_or_insert((generation, now));
         }
         self.moved.send_replace(());
     }
 
-    pub(crate) fn served(&self, key: &ObjectKey) -> Option<Arc<Written>> {
+    pub(crate) fn served(&self, key: &ObjectKey) -> Option<Served> {
         self.rows().get(key).and_then(Row::served)
     }
 
     /// In their order.
-    pub(crate) fn all_served(&self) -> Vec<ObjectKey> {
+    pub(crate) fn all_served(&self) -> Vec<(ObjectKey, Served)> {
         let rows = self.rows();
-        rows.iter()
-            .filter(|(_, row)| row.life == Life::Served)
-            .map(|(key, _)| key.clone())
-            .collect()
+        rows.iter().filter_map(|(key, row)| Some((key.clone(), row.served()?))).collect()
     }
 
     /// Tells of everything that may change a status: what was written, and what is wrong.
@@ -120,10 +131,8 @@ impl Board {
 }
 
 impl Row {
-    fn served(&self) -> Option<Arc<Written>> {
-        match self.life {
-            Life::Read => None,
-            Life::Served => Some(self.written.clone()),
-        }
+    fn served(&self) -> Option<Served> {
+        let (since, at) = self.served?;
+        Some(Served { written: self.written.clone(), since, at })
     }
 }

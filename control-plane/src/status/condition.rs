@@ -11,8 +11,9 @@ use crate::Problem;
 const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// The conditions that are ours. No other is ever touched.
-pub(super) const OURS: [&str; 1] = [ACCEPTED];
+pub(super) const OURS: [&str; 2] = [ACCEPTED, PROGRAMMED];
 const ACCEPTED: &str = "Accepted";
+const PROGRAMMED: &str = "Programmed";
 
 /// One condition, without its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,15 @@ impl Truth {
     }
 }
 
+/// How many nodes have an object, of how many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) nodes: usize,
+    pub(super) applied: usize,
+    /// One that refused it, and its words.
+    pub(super) refused: Option<String>,
+}
+
 /// Whether an object is in force as it was written.
 pub(super) fn accepted(problems: &[Problem]) -> Condition {
     let (truth, reason, message) = if problems.is_empty() {
@@ -46,6 +56,34 @@ pub(super) fn accepted(problems: &[Problem]) -> Condition {
         (Truth::False, "Refused", told(problems, MESSAGE_BYTES_MAX))
     };
     Condition { kind: ACCEPTED, truth, reason, message }
+}
+
+/// Whether the nodes have it, who are connected to any replica.
+pub(super) fn programmed(reached: &Reached) -> Condition {
+    let Reached { nodes, applied, refused } = reached;
+    let (truth, reason, message) = match refused {
+        Some(words) => (Truth::False, "Refused", format!("{applied}/{nodes} nodes; {words}")),
+        None if *nodes == 0 => (Truth::False, "NoNodes", "no node is connected".to_owned()),
+        None if applied == nodes => (Truth::True, "Programmed", format!("{applied}/{nodes} nodes")),
+        None => (Truth::False, "Pending", format!("{applied}/{nodes} nodes")),
+    };
+    Condition { kind: PROGRAMMED, truth, reason, message }
+}
+
+/// What could not be read is not sent to any node.
+pub(super) fn not_served() -> Condition {
+    let message = "it is not served: what it said before stays, if it said anything".to_owned();
+    Condition { kind: PROGRAMMED, truth: Truth::False, reason: "NotServed", message }
+}
+
+/// Whether it is said that the nodes have this generation. That is not taken back when a node connects that has
+/// to be sent it first: every object would be written again whenever a node restarts.
+pub(super) fn is_programmed(conditions: &[Value], generation: i64) -> bool {
+    conditions.iter().any(|found| {
+        kind_of(found) == Some(PROGRAMMED)
+            && found.get("status").is_some_and(|status| status == Truth::True.as_str())
+            && found.get("observedGeneration").and_then(number) == Some(generation)
+    })
 }
 
 /// All problems of one object in one text of at most so many bytes: field, value and what is wrong.
@@ -122,6 +160,11 @@ fn kind_of(condition: &Value) -> Option<&str> {
 }
 
 impl Condition {
+    /// The same but for the words.
+    pub(super) fn judges_as(&self, other: &Self) -> bool {
+        (self.kind, self.truth, self.reason) == (other.kind, other.truth, other.reason)
+    }
+
     fn is(&self, found: &Value, generation: i64) -> bool {
         let says = |field, text: &str| match found.get(field) {
             Some(said) => said == text,

@@ -132,7 +132,7 @@ fn regarding(known: &Known, key: &ObjectKey) -> Option<Regarding> {
         | Kind::PeerAuthentication
         | Kind::ServiceEntry
         | Kind::WorkloadEntry => {
-            let written = known.written().served(key)?;
+            let written = known.written().served(key)?.written;
             Some(Regarding { api_version: written.api_version.clone(), uid: written.uid.clone() })
         }
         Kind::Service | Kind::Pod => {

@@ -11,6 +11,8 @@ use crate::{objects::ObjectKey, written::Written};
 
 /// Between two writes of one object.
 const BETWEEN: Duration = Duration::from_secs(1);
+/// And when only the words are others: how many nodes have it by now.
+const WORDS: Duration = Duration::from_secs(5);
 /// A write that the watch does not bring by then is taken for lost.
 const ECHO: Duration = Duration::from_secs(30);
 /// After somebody has written over ours: at first, and at most.
@@ -78,7 +80,10 @@ impl Paces {
                 pace.contests += 1;
             }
         }
-        or_now(pace.not_before, now)
+        let judged = pace.asked.iter().map(Some).chain(std::iter::repeat(None));
+        let same = asked.iter().zip(judged).all(|(a, b)| b.is_some_and(|b| a.judges_as(b)));
+        let words = if untouched && same { pace.at + WORDS } else { pace.not_before };
+        or_now(pace.not_before.max(words), now)
     }
 
     /// The server has taken a write over `written`, and has kept these conditions.

@@ -1,8 +1,15 @@
 //! One request to the API server, and what came of it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::{
+    api::{core::v1::ConfigMap, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
@@ -22,6 +29,8 @@ use crate::{
 
 /// Who writes, for the API server's own records.
 const MANAGER: &str = "weft-status";
+/// The ConfigMap in which each replica says how far its nodes are, by the replica's name.
+const PARTS: &str = "weft-node-progress";
 const ANSWER: Duration = Duration::from_secs(10);
 /// What is forbidden is tried again: rights may come later.
 const FORBIDDEN: Duration = Duration::from_secs(30);
@@ -31,6 +40,7 @@ const BUSY_MAX: Duration = Duration::from_mins(1);
 
 pub(super) struct Server {
     client: Client,
+    maps: Api<ConfigMap>,
     metrics: Arc<Metrics>,
     backoff: Backoff,
     /// By what is written: why it cannot be, and until when it is not tried.
@@ -57,9 +67,15 @@ pub(super) enum Answer {
 }
 
 impl Server {
-    pub(super) fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        let backoff = Backoff::new(BUSY, BUSY_MAX);
-        Self { client, metrics, backoff, forbidden: HashMap::new(), said: HashMap::new() }
+    pub(super) fn new(client: Client, namespace: &str, metrics: Arc<Metrics>) -> Self {
+        Self {
+            maps: Api::namespaced(client.clone(), namespace),
+            client,
+            metrics,
+            backoff: Backoff::new(BUSY, BUSY_MAX),
+            forbidden: HashMap::new(),
+            said: HashMap::new(),
+        }
     }
 
     /// Puts these conditions into the status of an object, if it is still the one that was read.
@@ -90,6 +106,38 @@ impl Server {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
         let ask = async move { events.create(&params, event).await.map(|_| Value::Null) };
         self.ask(Told::Event, "events", ask).await
+    }
+
+    /// Puts one line into the ConfigMap of parts, or takes it out.
+    pub(super) async fn put_part(&mut self, name: &str, part: Option<&str>) -> Answer {
+        let maps = self.maps.clone();
+        let change = Patch::Merge(json!({ "data": { name: part } }));
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+        let ask = async move {
+            let gone = |error: &kube::Error| matches!(error, kube::Error::Api(s) if s.code == 404);
+            let mut put = maps.patch(PARTS, &params, &change).await;
+            if put.as_ref().is_err_and(gone) && part.is_some() {
+                let metadata = ObjectMeta { name: Some(PARTS.to_owned()), ..Default::default() };
+                let empty = ConfigMap { metadata, ..ConfigMap::default() };
+                // Another replica may have been faster: then it is there all the same.
+                maps.create(&PostParams::default(), &empty).await.ok();
+                put = maps.patch(PARTS, &params, &change).await;
+            }
+            put.map(|_| Value::Null)
+        };
+        self.ask(Told::Progress, PARTS, ask).await
+    }
+
+    /// What is in the ConfigMap of parts; `None` if that cannot be told now.
+    pub(super) async fn parts(&self) -> Option<BTreeMap<String, String>> {
+        match time::timeout(ANSWER, self.maps.get_opt(PARTS)).await {
+            Ok(Ok(map)) => Some(map.and_then(|map| map.data).unwrap_or_default()),
+            Ok(Err(error)) => {
+                debug!(%error, "the replicas' parts are not read");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     async fn ask(
@@ -125,7 +173,7 @@ impl Server {
         match (status.code, told) {
             // Its name is made of what it says.
             (409, Told::Event) => Answer::There,
-            (409, Told::Condition) => Answer::Stale,
+            (409, Told::Condition | Told::Progress) => Answer::Stale,
             (401 | 403, _) => {
                 self.say(plural, status);
                 let until = clock::after(FORBIDDEN);

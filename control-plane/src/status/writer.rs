@@ -3,18 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{self, Instant};
+use tokio::time::{self, Instant, MissedTickBehavior};
+use tracing::info;
 
 use super::{
-    condition::{accepted, merged},
+    condition::{Condition, accepted, merged, not_served, programmed},
     events::Events,
     pace::{Due, Paces},
+    parts::{self, Others},
     server::{Answer, Server},
 };
-use crate::{Problem, clock, mesh::Known, objects::ObjectKey, written::conditions};
+use crate::{
+    Problem, clock,
+    mesh::Known,
+    objects::ObjectKey,
+    streams::{Progress, Streams},
+    written::{Form, Served, conditions},
+};
 
 /// What changes together is written together.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// Between two looks at what other replicas say.
+const READ_EVERY: Duration = Duration::from_secs(2);
 /// Between two writes: at most 50 a second.
 const BETWEEN: Duration = Duration::from_millis(20);
 /// What the server does not take as it is, or is gone, is tried again.
@@ -22,6 +32,14 @@ const REFUSED: Duration = Duration::from_mins(5);
 
 pub(super) struct Writer {
     known: Arc<Known>,
+    streams: Arc<Streams>,
+    /// Of the nodes that are connected here.
+    progress: Progress,
+    others: Others,
+    /// Not before.
+    read_after: Instant,
+    /// This replica's name.
+    replica: String,
     server: Server,
     paces: Paces,
     events: Events,
@@ -37,32 +55,70 @@ enum Left {
 }
 
 impl Writer {
-    pub(super) fn new(known: Arc<Known>, server: Server, replica: &str) -> Self {
-        Self { known, server, paces: Paces::default(), events: Events::new(replica) }
+    pub(super) fn new(
+        known: Arc<Known>,
+        streams: Arc<Streams>,
+        server: Server,
+        replica: &str,
+    ) -> Self {
+        Self {
+            known,
+            streams,
+            progress: Progress::default(),
+            others: Others::default(),
+            read_after: clock::instant(),
+            replica: replica.to_owned(),
+            server,
+            paces: Paces::default(),
+            events: Events::new(replica),
+        }
     }
 
     /// Never ends.
     pub(super) async fn run(mut self) {
-        let mut changes = self.known.written().changes();
+        let (mut objects, mut nodes) = (self.known.written().changes(), self.streams.changes());
+        let mut read = time::interval(READ_EVERY);
+        read.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            changes.mark_unchanged();
+            objects.mark_unchanged();
+            nodes.mark_unchanged();
             let again = self.round().await.unwrap_or_else(|| clock::after(Duration::MAX));
             tokio::select! {
-                // Biased by chance only: either is a reason to look.
+                // Biased: others are read again, whatever goes on here.
                 biased;
-                Ok(()) = changes.changed() => {}
+                _ = read.tick() => self.read().await,
+                Ok(()) = objects.changed() => {}
+                Ok(()) = nodes.changed() => {}
                 () = time::sleep_until(again) => {}
             }
             time::sleep(TOGETHER).await;
         }
     }
 
+    /// What the other replicas say of their nodes. One that is gone is forgotten.
+    async fn read(&mut self) {
+        let Some(parts) = self.server.parts().await else {
+            self.read_after = clock::after(READ_EVERY);
+            return;
+        };
+        for gone in self.others.read(&self.replica, parts, clock::instant()) {
+            info!(replica = gone, "a replica is gone");
+            self.server.put_part(&gone, None).await;
+        }
+    }
+
     /// Looks at everything once. Returns when to look again though nothing changes.
     async fn round(&mut self) -> Option<Instant> {
         let objects = self.known.written().all_served();
-        self.paces.keep(|key| objects.binary_search(key).is_ok());
+        // A node that has come to another replica before an object was written counts.
+        let news = objects.iter().any(|(_, served)| !self.others.covers(served.at));
+        if news && clock::instant() >= self.read_after {
+            self.read().await;
+        }
+        self.progress = self.streams.progress();
+        self.paces.keep(|key| objects.binary_search_by(|(there, _)| there.cmp(key)).is_ok());
         let mut again: Option<Instant> = None;
-        for key in &objects {
+        for (key, _) in &objects {
             match self.object(key).await {
                 Left::Nothing => {}
                 Left::Later(at) => again = Some(again.map_or(at, |before| before.min(at))),
@@ -75,11 +131,12 @@ impl Writer {
 
     async fn object(&mut self, key: &ObjectKey) -> Left {
         // As it is at this moment: other objects may have taken their time.
-        let Some(written) = self.known.written().served(key) else { return Left::Nothing };
-        let (written, now) = (&*written, clock::instant());
+        let Some(served) = self.known.written().served(key) else { return Left::Nothing };
+        let (written, now) = (&*served.written, clock::instant());
         // Newer than the object at worst: then its version is, too, and the server refuses.
         let problems = self.known.problems();
-        let asked = vec![accepted(of_object(&problems, key))];
+        let mut asked = vec![accepted(of_object(&problems, key))];
+        asked.extend(self.programmed(key, &served, now));
         let time = timestamp();
         let Some(all) = merged(&written.conditions, &asked, written.generation, time) else {
             return Left::Nothing;
@@ -99,7 +156,22 @@ impl Writer {
             Answer::Busy(until) => return Left::Pause(until),
         }
         time::sleep(BETWEEN).await;
+        self.progress = self.streams.progress();
         Left::Nothing
+    }
+}
+
+impl Writer {
+    /// `None` when nothing is to be said of it now.
+    fn programmed(&self, key: &ObjectKey, served: &Served, now: Instant) -> Option<Condition> {
+        match served.written.form {
+            Form::Unreadable => Some(not_served()),
+            Form::Read => {
+                let own = parts::own(&self.known, &self.progress, key, served);
+                let nodes = self.progress.nodes();
+                self.others.with(own, nodes, served, now).as_ref().map(programmed)
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     FieldProblem,
     escape::shown,
     objects::{Kind, Name, Object, ObjectKey, Parsed, parse},
-    written::Written,
+    written::{Form, Written},
 };
 
 /// A version of the whole cluster's state. Opaque.
@@ -169,11 +169,19 @@ fn item(resource: &Resource, text: &str) -> Result<(Item, Version), Rubbish> {
     let version = text_of("resourceVersion").unwrap_or_default().into();
     let name = text_of("name").filter(|name| !name.is_empty()).ok_or(Rubbish::Nameless)?;
     let name = Name::new(text_of("namespace").unwrap_or_default(), name);
-    let written = match resource.what {
-        What::Custom(_) => Written::read(resource.plural, &value).map(Box::new),
-        What::BuiltIn(_) | What::Definitions => None,
+    let (written, (name, body)) = match resource.what {
+        What::Custom(_) => {
+            // Before the object is taken apart.
+            let written = Written::read(resource.plural, &value);
+            (written, object(kind, name, value))
+        }
+        What::BuiltIn(_) | What::Definitions => (None, object(kind, name, value)),
     };
-    let (name, body) = object(kind, name, value);
+    let form = match body {
+        Body::Object(_) | Body::Definition => Form::Read,
+        Body::Unreadable(_) => Form::Unreadable,
+    };
+    let written = written.map(|written| Box::new(Written { form, ..written }));
     Ok((Item { name, body, written }, version))
 }
 

@@ -16,7 +16,7 @@ use super::{
     watches::Watches,
 };
 use crate::{
-    FieldProblem, Problem,
+    FieldProblem, Problem, clock,
     index::Index,
     mesh::Known,
     objects::{Kind, Name, ObjectKey},
@@ -171,7 +171,8 @@ impl Gather {
     fn publish(&self) {
         if self.watches.unread().is_empty() {
             let resources = self.known.publish(|index| self.problems(index));
-            self.known.written().published();
+            let generation = self.known.resources().borrow().generation();
+            self.known.written().published(generation, clock::instant());
             debug!(resources, "published");
         } else {
             // What is wrong is why not everything can be read.

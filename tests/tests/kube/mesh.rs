@@ -71,7 +71,11 @@ spec: {{nodeName: {node}, serviceAccountName: {account}, containers: [{{name: ap
 
 /// The token of a node's proxy, bound to its pod.
 pub(crate) async fn node_token(cluster: &Cluster) -> Result<String> {
-    let proxy = Api::<Pod>::namespaced(cluster.client()?, MESH).get("proxy").await?;
+    token_of(cluster, "proxy").await
+}
+
+async fn token_of(cluster: &Cluster, proxy: &str) -> Result<String> {
+    let proxy = Api::<Pod>::namespaced(cluster.client()?, MESH).get(proxy).await?;
     cluster.token(NODE, AUDIENCE, Some(&proxy)).await
 }
 
@@ -135,7 +139,11 @@ impl Control {
         self.process.abort_all();
     }
 
-    async fn channel(&self, cluster: &Cluster, proof: Option<&NodeSvid>) -> Result<Channel> {
+    pub(crate) async fn channel(
+        &self,
+        cluster: &Cluster,
+        proof: Option<&NodeSvid>,
+    ) -> Result<Channel> {
         let roots = roots(cluster).await?.context("the roots are published")?;
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(roots))
@@ -189,10 +197,21 @@ impl Control {
 
     /// Exchanges the token of the node's proxy.
     pub(crate) async fn node_svid(&self, cluster: &Cluster) -> Result<NodeSvid> {
+        self.node_svid_of(cluster, "proxy", "node-1").await
+    }
+
+    /// Exchanges the token of another node's proxy.
+    pub(crate) async fn node_svid_of(
+        &self,
+        cluster: &Cluster,
+        proxy: &str,
+        node: &str,
+    ) -> Result<NodeSvid> {
         let key = KeyPair::generate()?;
         let asked = IstioCertificateRequest { csr: key.request_node()?, ..Default::default() };
-        let chain = self.by_token(cluster, &node_token(cluster).await?, asked).await??;
-        Ok(NodeSvid::from_pem("node-1", key, &chain, SystemTime::now())?)
+        let token = token_of(cluster, proxy).await?;
+        let chain = self.by_token(cluster, &token, asked).await??;
+        Ok(NodeSvid::from_pem(node, key, &chain, SystemTime::now())?)
     }
 
     /// The body of an admin page.

@@ -1,129 +1,20 @@
-//! What users are told of what they wrote, by the API server's own objects.
+//! Whether users are told that what they wrote is in force as it was written.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::events::v1::Event;
-use kube::{
-    Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
-};
+use kube::{Api, api::ListParams};
 use serde_json::Value;
 use weft_control::{CaSource, LostRoot};
 use weft_tests::{
-    kube::{Account, Cluster, eventually},
+    kube::{Account, eventually},
     lab::LONG,
 };
 
 use crate::{
-    mesh::{Control, MESH, cluster},
+    mesh::Control,
     the_control_plane_watches::RIGHTS,
+    written::{DENY, DENY_ALL, defined, holder, objects, until, version, write},
 };
-
-/// Kind, plural, group.
-const KINDS: [(&str, &str, &str); 4] = [
-    ("AuthorizationPolicy", "authorizationpolicies", "security.istio.io"),
-    ("PeerAuthentication", "peerauthentications", "security.istio.io"),
-    ("ServiceEntry", "serviceentries", "networking.istio.io"),
-    ("WorkloadEntry", "workloadentries", "networking.istio.io"),
-];
-
-/// Istio's, as far as statuses go; a spec may be anything, so that all that is wrong gets through.
-fn definition((kind, plural, group): (&str, &str, &str)) -> String {
-    format!(
-        "---
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{name: {plural}.{group}}}
-spec:
-  group: {group}
-  scope: Namespaced
-  names: {{plural: {plural}, singular: {}, kind: {kind}}}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    subresources: {{status: {{}}}}
-    schema:
-      openAPIV3Schema:
-        type: object
-        properties:
-          spec: {{type: object, x-kubernetes-preserve-unknown-fields: true}}
-          status:
-            type: object
-            x-kubernetes-preserve-unknown-fields: true
-            properties:
-              conditions:
-                type: array
-                items:
-                  type: object
-                  properties:
-                    lastProbeTime: {{type: string, format: date-time}}
-                    lastTransitionTime: {{type: string, format: date-time}}
-                    message: {{type: string}}
-                    observedGeneration:
-                      anyOf: [{{type: integer}}, {{type: string}}]
-                      x-kubernetes-int-or-string: true
-                    reason: {{type: string}}
-                    status: {{type: string}}
-                    type: {{type: string}}
-",
-        kind.to_lowercase()
-    )
-}
-
-/// A cluster with a mesh, where the four kinds are defined.
-async fn defined() -> Result<Cluster> {
-    let cluster = cluster().await?;
-    cluster.apply(&KINDS.map(definition).concat())?;
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    Ok(cluster)
-}
-
-fn write(cluster: &Cluster, kind: &str, name: &str, spec: &str) -> Result<()> {
-    let (.., group) = KINDS.iter().find(|of| of.0 == kind).context("a kind of ours")?;
-    cluster.apply(&format!(
-        "apiVersion: {group}/v1
-kind: {kind}
-metadata: {{name: {name}, namespace: shop}}
-spec: {spec}
-"
-    ))
-}
-
-fn objects(cluster: &Cluster, kind: &str) -> Result<Api<DynamicObject>> {
-    let (kind, plural, group) = KINDS.iter().find(|of| of.0 == kind).context("a kind of ours")?;
-    let kind = GroupVersionKind::gvk(group, "v1", kind);
-    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-    Ok(Api::namespaced_with(cluster.client()?, "shop", &resource))
-}
-
-/// A condition as `<status> <reason> <generation>: <message>`.
-fn said(object: &DynamicObject, condition: &str) -> Option<String> {
-    let conditions = object.data.pointer("/status/conditions")?.as_array()?;
-    let of = |found: &&Value| found.get("type").and_then(Value::as_str) == Some(condition);
-    let found = conditions.iter().find(of)?;
-    let text = |field| found.get(field).and_then(Value::as_str).unwrap_or_default();
-    let generation = found.get("observedGeneration")?.as_i64()?;
-    Some(format!("{} {} {generation}: {}", text("status"), text("reason"), text("message")))
-}
-
-/// Waits until a condition is as wanted; returns the object.
-async fn until(
-    cluster: &Cluster,
-    (kind, name): (&str, &str),
-    condition: &str,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<DynamicObject> {
-    let api = objects(cluster, kind)?;
-    let mut last = None;
-    let what = format!("{condition} of {kind} {name}");
-    let found = eventually(&what, LONG, async || {
-        let object = api.get(name).await.ok()?;
-        last = said(&object, condition);
-        last.as_deref().is_some_and(&wanted).then_some(object)
-    });
-    let found = found.await;
-    found.with_context(|| format!("it was last: {last:?}"))
-}
 
 /// Kind, what is wrong, the spec, what its status says, and the spec mended.
 const WRONG: [(&str, &str, &str, &str, &str); 14] = [
@@ -231,7 +122,7 @@ async fn what_is_wrong_is_told_in_the_status_denies_and_stops_nothing_until_it_i
     for (kind, name, spec, ..) in WRONG {
         write(&cluster, kind, name, spec)?;
     }
-    write(&cluster, "AuthorizationPolicy", "well", "{action: DENY, rules: [{}]}")?;
+    write(&cluster, "AuthorizationPolicy", "well", DENY_ALL)?;
     let control = Control::start(&cluster).await?;
     for (kind, name, _, says, _) in WRONG {
         let refused = |said: &str| said.starts_with("False Refused 1: ") && said.contains(says);
@@ -283,11 +174,6 @@ async fn what_is_wrong_is_told_in_the_status_denies_and_stops_nothing_until_it_i
 const WRITTEN: &str = "weft_status_writes_total{what=\"condition\",result=\"written\"}";
 const FORBIDDEN: &str = "weft_status_writes_total{what=\"condition\",result=\"forbidden\"}";
 
-async fn version(cluster: &Cluster, kind: &str, name: &str) -> Result<String> {
-    let object = objects(cluster, kind)?.get(name).await?;
-    object.metadata.resource_version.context("an object has a version")
-}
-
 #[tokio::test]
 async fn nothing_is_written_that_is_there_already_and_what_others_say_stays() -> Result<()> {
     let cluster = defined().await?;
@@ -298,30 +184,29 @@ async fn nothing_is_written_that_is_there_already_and_what_others_say_stays() ->
     let patch = ["patch", "-n", "shop", "authorizationpolicy", "deny", "--subresource=status"];
     cluster.kubectl(&[&patch[..], &["--type=merge", foreign]].concat())?;
     let control = Control::start(&cluster).await?;
-    let deny = ("AuthorizationPolicy", "deny");
     let object =
-        until(&cluster, deny, "Accepted", |said| said.starts_with("False Refused 1")).await?;
+        until(&cluster, DENY, "Accepted", |said| said.starts_with("False Refused 1")).await?;
     let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let first = conditions.and_then(|all| all.first()).context("there are conditions")?;
     assert_eq!(first.get("type").and_then(Value::as_str), Some("ZtunnelAccepted"));
     ensure!(first.get("lastProbeTime").is_some(), "{first}");
     assert_eq!(object.data.pointer("/status/observedGeneration"), Some(&Value::from("1")));
 
-    // Labels are of no interest; whoever writes next has looked at everything else before.
-    let before = version(&cluster, deny.0, deny.1).await?;
+    // Whoever writes next has looked at everything else before.
+    let before = version(&cluster, DENY.0, DENY.1).await?;
     let look = async |name: &str| -> Result<()> {
         write(&cluster, "ServiceEntry", name, "{hosts: [pay.example.com], resolution: DNS}")?;
         until(&cluster, ("ServiceEntry", name), "Accepted", |said| said.ends_with(" 1: ")).await?;
         Ok(())
     };
     look("first").await?;
-    assert_eq!(version(&cluster, deny.0, deny.1).await?, before);
+    assert_eq!(version(&cluster, DENY.0, DENY.1).await?, before);
     assert_eq!(control.metric(WRITTEN).await?, 2);
     control.stop().await?;
     let control = Control::start(&cluster).await?;
     cluster.kubectl(&["delete", "-n", "shop", "serviceentry", "first"])?;
     look("second").await?;
-    assert_eq!(version(&cluster, deny.0, deny.1).await?, before);
+    assert_eq!(version(&cluster, DENY.0, DENY.1).await?, before);
     assert_eq!(control.metric(WRITTEN).await?, 1);
     control.stop().await
 }
@@ -383,7 +268,7 @@ async fn who_may_write_no_status_counts_that_and_goes_on_with_all_else_until_it_
     cluster.apply(MESH_RIGHTS)?;
     let account = Account { namespace: "shop", name: "default" };
     let kubeconfig = cluster.kubeconfig_of(account).await?;
-    write(&cluster, "AuthorizationPolicy", "deny", "{action: DENY, rules: [{}]}")?;
+    write(&cluster, "AuthorizationPolicy", "deny", DENY_ALL)?;
     let control = Control::by(&kubeconfig, CaSource::Own, LostRoot::Refuse).await?;
     let counted = eventually("the refusal is counted", LONG, async || {
         (control.metric(FORBIDDEN).await.ok()? > 0).then_some(())
@@ -391,7 +276,7 @@ async fn who_may_write_no_status_counts_that_and_goes_on_with_all_else_until_it_
     counted.await?;
     // Configuration and certificates as ever.
     control.node_svid(&cluster).await?;
-    write(&cluster, "AuthorizationPolicy", "later", "{action: DENY, rules: [{}]}")?;
+    write(&cluster, "AuthorizationPolicy", "later", DENY_ALL)?;
     let served = eventually("what is written is served", LONG, async || {
         control.page("/debug/config").await.ok()?.contains("shop/later").then_some(())
     });
@@ -405,13 +290,6 @@ async fn who_may_write_no_status_counts_that_and_goes_on_with_all_else_until_it_
     control.stop().await
 }
 
-async fn holder(cluster: &Cluster) -> Result<Option<String>> {
-    let leases =
-        Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(cluster.client()?, MESH);
-    let lease = leases.get_opt("weft-status").await?;
-    Ok(lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()))
-}
-
 #[tokio::test]
 async fn one_of_two_replicas_writes_and_the_other_goes_on_when_it_is_gone() -> Result<()> {
     let cluster = defined().await?;
@@ -420,14 +298,14 @@ async fn one_of_two_replicas_writes_and_the_other_goes_on_when_it_is_gone() -> R
     let two = Control::start(&cluster).await?;
     let well = |said: &str| said == "True Accepted 1: ";
     for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
-        write(&cluster, "AuthorizationPolicy", name, "{action: DENY, rules: [{}]}")?;
+        write(&cluster, "AuthorizationPolicy", name, DENY_ALL)?;
         until(&cluster, ("AuthorizationPolicy", name), "Accepted", well).await?;
         let written = (one.metric(WRITTEN).await?, two.metric(WRITTEN).await?);
         assert_eq!(written, (number as u64 + 1, 0));
     }
     // Without a word: the other has to wait until the lease is over.
     one.kill();
-    write(&cluster, "AuthorizationPolicy", "d", "{action: DENY, rules: [{}]}")?;
+    write(&cluster, "AuthorizationPolicy", "d", DENY_ALL)?;
     until(&cluster, ("AuthorizationPolicy", "d"), "Accepted", well).await?;
     assert_eq!(two.metric(WRITTEN).await?, 1);
     two.stop().await

@@ -17,6 +17,7 @@ fn written(version: &str, generation: i64, conditions: &[Value]) -> Written {
         uid: "u".into(),
         generation,
         version: version.into(),
+        form: crate::written::Form::Read,
         conditions: conditions.to_vec(),
     }
 }

@@ -1,0 +1,76 @@
+//! Tells the other replicas how far the nodes are that are connected here.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time;
+
+use super::{
+    parts::Part,
+    server::{Answer, Server},
+};
+use crate::{clock, mesh::Known, streams::Streams};
+
+/// That this replica is there is said this often; news at once, but not more often than every second.
+const BEAT: Duration = Duration::from_secs(10);
+const BETWEEN: Duration = Duration::from_secs(1);
+/// A replica that ends does not wait for longer to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+pub(super) struct Share {
+    pub(super) known: Arc<Known>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) server: Server,
+    /// This replica's name.
+    pub(super) replica: String,
+}
+
+impl Share {
+    /// Tells until `stopped`.
+    pub(super) async fn run(mut self, stopped: impl Future<Output = ()>) {
+        tokio::select! {
+            // Biased: a stop must win.
+            biased;
+            () = stopped => {}
+            () = self.tell() => {}
+        }
+        // Or else its nodes would be waited for.
+        time::timeout(FAREWELL, self.server.put_part(&self.replica, None)).await.ok();
+    }
+
+    async fn tell(&mut self) {
+        let (mut objects, mut nodes) = (self.known.written().changes(), self.streams.changes());
+        let mut last = Part::default();
+        let mut next = clock::instant();
+        loop {
+            objects.mark_unchanged();
+            nodes.mark_unchanged();
+            let mut part = Part::of(&self.known, &self.streams);
+            part.beat = last.beat;
+            if part != last || clock::instant() >= next {
+                next = self.put(part, &mut last).await;
+            }
+            tokio::select! {
+                // Biased by chance only: each is a reason to look.
+                biased;
+                Ok(()) = objects.changed() => {}
+                Ok(()) = nodes.changed() => {}
+                () = time::sleep_until(next) => {}
+            }
+            time::sleep(BETWEEN).await;
+        }
+    }
+
+    /// Returns when to say so again.
+    async fn put(&mut self, mut part: Part, last: &mut Part) -> time::Instant {
+        part.beat += 1;
+        let text = serde_json::to_string(&part).expect("a part has only texts as keys");
+        match self.server.put_part(&self.replica, Some(&text)).await {
+            Answer::Taken(_) | Answer::There => {
+                *last = part;
+                clock::after(BEAT)
+            }
+            Answer::Stale | Answer::Refused => clock::after(BEAT),
+            Answer::Forbidden(until) | Answer::Busy(until) => until,
+        }
+    }
+}
