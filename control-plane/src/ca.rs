@@ -84,7 +84,6 @@ impl Certificates {
                 Ok(self.signing.current().issue_node(&request.csr, &own, ttl, now)?)
             }
             Asked::Workload { identity, pods } => {
-                audit.identity = crate::escape::shown(identity);
                 let identity: Identity = identity.parse()?;
                 self.known.index().entitled(caller, &identity, &pods)?;
                 let ttl = ttl(request, TTL);
@@ -102,6 +101,14 @@ impl Certificates {
     }
 }
 
+/// The identity that is asked for, empty for a node's own.
+fn claimed(request: &IstioCertificateRequest) -> String {
+    match asked(request) {
+        Ok(Asked::Workload { identity, .. }) => crate::escape::shown(identity),
+        Ok(Asked::Node) | Err(_) => String::new(),
+    }
+}
+
 fn ttl(request: &IstioCertificateRequest, max: Duration) -> Duration {
     match u64::try_from(request.validity_duration) {
         Ok(0) | Err(_) => max,
@@ -110,7 +117,6 @@ fn ttl(request: &IstioCertificateRequest, max: Duration) -> Duration {
 }
 
 /// What is known of a request for its audit line.
-#[derive(Default)]
 struct Audit {
     node: String,
     identity: String,
@@ -124,7 +130,8 @@ impl IstioCertificateService for Certificates {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let now = clock::now();
         let peer = request.remote_addr();
-        let mut audit = Audit::default();
+        // Also of whom nobody knows, and of what is refused unread.
+        let mut audit = Audit { node: String::new(), identity: claimed(request.get_ref()) };
         let leaf = request.extensions().get::<NodeLeaf>();
         let caller = self.attestor.caller(leaf, request.metadata(), now).await;
         let issued = caller.map_err(Denied::from).and_then(|caller| {

@@ -235,6 +235,40 @@ async fn what_a_node_may_not_have_is_refused() {
 }
 
 #[tokio::test]
+async fn every_refusal_is_one_line_of_the_log_with_reason_node_and_identity() {
+    let dir = Scene::new(&[("web.yaml", POD)]).await.stop().await;
+    let mut scene = Scene::program(dir).await;
+    let (a, b) = (scene.token("a", HOUR), scene.token("b", HOUR));
+    let foreign = "spiffe://other.domain/ns/shop/sa/web";
+    let forged = "spiffe://a\nINFO certificate issued";
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = params.serialize_request(&key).unwrap().pem().unwrap();
+    let csr = csr();
+    for (reason, token, node, identity, csr) in [
+        ("no_proof", None, "", WEB, &csr),
+        ("token", Some("a.b.c"), "", WEB, &csr),
+        ("no_such_pod", Some(&*b), "b", WEB, &csr),
+        ("trust_domain", Some(&*a), "a", foreign, &csr),
+        ("request_ca", Some(&a), "a", WEB, &authority),
+        ("bad_identity", Some(&a), "a", forged, &csr),
+    ] {
+        ask(&scene, token, Some(identity), csr).await.expect_err(reason);
+        // One that were told twice would be read as the next one's.
+        let line = scene.warning().await;
+        let identity = identity.replace('\n', "\\\\n");
+        for part in ["certificate denied".to_owned(), format!("reason=\"{reason}\"")]
+            .into_iter()
+            .chain([format!("node=\"{node}\""), format!("identity=\"{identity}\"")])
+        {
+            assert!(line.contains(&part), "no {part} in {line}");
+        }
+    }
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn a_pod_that_has_finished_has_no_identity_any_more() {
     let scene = Scene::new(&[("web.yaml", POD)]).await;
     let token = scene.token("a", HOUR);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 pub(crate) struct Program {
     child: Child,
     serves: mpsc::UnboundedReceiver<(SocketAddr, SocketAddr)>,
+    warnings: mpsc::UnboundedReceiver<String>,
 }
 
 impl Program {
@@ -33,6 +34,7 @@ impl Program {
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (told, serves) = mpsc::unbounded_channel();
+        let (warn, warnings) = mpsc::unbounded_channel();
         // Read to its end: a full pipe would stop the program.
         thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
@@ -42,10 +44,16 @@ impl Program {
                     told.send((listen, admin)).ok();
                 } else if !line.contains(" INFO ") {
                     eprintln!("weft-control: {line}");
+                    warn.send(line).ok();
                 }
             }
         });
-        Self { child, serves }
+        Self { child, serves, warnings }
+    }
+
+    /// The next line of its log that is more than news.
+    pub(crate) async fn warning(&mut self) -> String {
+        self.warnings.recv().await.expect("the program has ended")
     }
 
     /// Waits until it says where it listens, for nodes and for admin. Panics if it ends before.

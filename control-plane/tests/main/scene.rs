@@ -90,6 +90,14 @@ impl Scene {
         self.dir
     }
 
+    /// The next warning of a program.
+    pub(crate) async fn warning(&mut self) -> String {
+        match &mut self.process {
+            Process::Here { .. } => panic!("its log is ours"),
+            Process::Apart(program) => within("a warning", program.warning()).await,
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
