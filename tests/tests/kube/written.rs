@@ -22,7 +22,7 @@ pub(crate) const KINDS: [(&str, &str, &str); 4] = [
 ];
 
 /// Istio's, as far as statuses go; a spec may be anything, so that all that is wrong gets through.
-pub(crate) fn definition((kind, plural, group): (&str, &str, &str)) -> String {
+fn definition((kind, plural, group): (&str, &str, &str)) -> String {
     format!(
         "---
 apiVersion: apiextensions.k8s.io/v1
@@ -68,9 +68,15 @@ spec:
 /// A cluster with a mesh, where the four kinds are defined.
 pub(crate) async fn defined() -> Result<Cluster> {
     let cluster = cluster().await?;
+    define(&cluster)?;
+    Ok(cluster)
+}
+
+/// Defines the four kinds.
+pub(crate) fn define(cluster: &Cluster) -> Result<()> {
     cluster.apply(&KINDS.map(definition).concat())?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-    Ok(cluster)
+    Ok(())
 }
 
 pub(crate) fn write(cluster: &Cluster, kind: &str, name: &str, spec: &str) -> Result<()> {

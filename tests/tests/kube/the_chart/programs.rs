@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use weft_certs::Authority;
 use weft_model::TrustDomain;
 use weft_tests::{
-    kube::{Account, Apply, Chart, Cluster, ControlPlane},
+    kube::{Account, Apply, Chart, Cluster, ControlPlane, eventually},
     lab::{LONG, binary},
 };
 use ztunnel::config::Config;
 
 use super::{CONTROL, MESH, NODE, lost_root, other_values, removal};
+use crate::written::{KINDS, define, until, write};
 
 const FIELDS: [(&str, &str); 4] = [
     ("spec.nodeName", "node-1"),
@@ -79,10 +80,18 @@ fn told(chart: &Chart) -> Result<Vec<String>> {
     Ok(control.args.into_iter().filter(|arg| !own(arg)).collect())
 }
 
+/// The name of what cannot be read.
+const WRONG: &str = "wrong";
+
 /// Two replicas with the rights that the chart gives them.
 async fn runs(cluster: &Cluster, values: &Value) -> Result<()> {
     let chart = Chart::render(MESH, values)?;
     cluster.install(chart.objects(), Apply::Really)?;
+    cluster.namespace("shop", &[]).await?;
+    define(cluster)?;
+    for (kind, ..) in KINDS {
+        write(cluster, kind, WRONG, "{selector: 7, hosts: 7, address: 7}")?;
+    }
     let account = Account { namespace: MESH, name: "weft-control" };
     let kubeconfig = cluster.kubeconfig_of(account).await?;
     let first = ControlPlane::start_told(&kubeconfig, &told(&chart)?).await?;
@@ -93,6 +102,18 @@ async fn runs(cluster: &Cluster, values: &Value) -> Result<()> {
         ensure!(status == 200, "/livez is answered {status}: {page}");
         // One of the two holds the lease and tends the CA, which needs most; both say what came of it.
         control.until("/ca", |page| page.contains("\"issuing\"")).await?;
+    }
+    // One of them writes statuses and events, and both say where their nodes are.
+    for (kind, ..) in KINDS {
+        until(cluster, (kind, WRONG), "Accepted", |said| said.starts_with("False Refused")).await?;
+    }
+    let counted = "weft_status_writes_total{what=";
+    for (what, result) in [("condition", 4.0), ("event", 4.0), ("progress", 2.0)] {
+        let row = format!("{counted}\"{what}\",result=\"written\"}}");
+        eventually(&row, LONG, async || {
+            (first.metric(&row).ok()? + second.metric(&row).ok()? >= result).then_some(())
+        })
+        .await?;
     }
     for control in [&first, &second] {
         let log = fs::read_to_string(control.log())?;
