@@ -225,3 +225,6 @@ fn result(answer: &Answer) -> WriteResult {
         Answer::Busy(_) => WriteResult::Busy,
     }
 }
+
+#[cfg(test)]
+mod tests;
