@@ -11,7 +11,7 @@ use std::{
 
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weft_certs::{NodeIdentity, NodeLeaf};
+use weft_certs::{LEAF_TTL, NodeIdentity, NodeLeaf};
 use weft_model::Identity;
 use weft_xds::proto::auth::{
     IstioCertificateRequest, IstioCertificateResponse,
@@ -31,8 +31,6 @@ use asked::{Asked, asked, trusted};
 use denied::Denied;
 use quota::{Quotas, Share};
 
-/// What a node gets that does not say how long, and the most that it gets.
-const TTL: Duration = Duration::from_hours(24);
 /// Shorter ones would be renewed faster than they spread.
 const TTL_MIN: Duration = Duration::from_secs(10);
 /// The most that a node's own certificate lives: as long can a node that is gone still ask.
@@ -86,7 +84,7 @@ impl Certificates {
             Asked::Workload { identity, pods } => {
                 let identity: Identity = identity.parse()?;
                 self.known.index().entitled(caller, &identity, &pods)?;
-                let ttl = ttl(request, TTL);
+                let ttl = ttl(request, LEAF_TTL);
                 let chain = self.signing.current().issue(&request.csr, &identity, ttl, now)?;
                 if self.quotas().hold(&caller.node, &identity, now + ttl, now) == Share::Exceeded {
                     return Err(Denied::TooMany { node: node() });

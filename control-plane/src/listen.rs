@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
 use tower::Service;
 use tracing::{debug, info, warn};
-use weft_certs::{IssueError, NodeLeaf, NodeServerError, node_server_config, peer_node};
+use weft_certs::{IssueError, LEAF_TTL, NodeLeaf, NodeServerError, node_server_config, peer_node};
 use weft_xds::proto::{
     auth::istio_certificate_service_server::{
         self as certificate_server, IstioCertificateServiceServer,
@@ -28,7 +28,6 @@ use weft_xds::proto::{
 
 use crate::{ca::Certificates, clock, serve::Discovery, signing::Signing, stop::Stop};
 
-const CERTIFICATE_TTL: Duration = Duration::from_hours(24);
 const RENEW_AFTER: Duration = Duration::from_hours(8);
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 /// From SYN to the end of the handshake.
@@ -93,7 +92,7 @@ impl Certificate {
 fn issue(signing: &Signing, names: &[String]) -> Result<Arc<ServerConfig>, ListenError> {
     let authority = signing.current();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let issued = authority.issue_server(&names, CERTIFICATE_TTL, clock::now())?;
+    let issued = authority.issue_server(&names, LEAF_TTL, clock::now())?;
     Ok(node_server_config(&issued, authority.bundle(), authority.trust_domain())?)
 }
 

@@ -19,7 +19,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::{caller::Caller, escape::shown};
+use crate::{caller::Caller, clock, escape::shown};
 
 /// Reviews under way at once: a crowd of nodes must not keep the API server from its other work.
 const REVIEWS_MAX: usize = 8;
@@ -138,11 +138,11 @@ impl Reviewer {
     fn remembered(&self, hash: &Hash) -> Option<Result<Caller, Refused>> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let found = remembered.get(hash)?;
-        (Instant::now() < found.until).then(|| found.answer.clone())
+        (clock::instant() < found.until).then(|| found.answer.clone())
     }
 
     fn remember(&self, hash: Hash, answer: Result<Caller, Refused>) {
-        let now = Instant::now();
+        let now = clock::instant();
         let until = now + if answer.is_ok() { ACCEPTED_FOR } else { REFUSED_FOR };
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {

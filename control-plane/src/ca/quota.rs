@@ -14,7 +14,7 @@ const PER_SECOND: f64 = 10.0;
 /// Identities with a certificate that is still good: more than any node has pods.
 const IDENTITIES_MAX: usize = 1000;
 
-/// Of all nodes. Only callers that are proven get here, so there are no more than nodes.
+/// Of all nodes. Only callers that are proven get here; those that are gone are forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Quotas(HashMap<Arc<str>, Quota>);
 
@@ -51,10 +51,22 @@ impl Quotas {
     }
 
     fn of(&mut self, node: &Arc<str>, now: SystemTime) -> &mut Quota {
+        // Each time that there are twice as many as before, so that it costs each of them little.
+        if self.0.len().is_power_of_two() && !self.0.contains_key(node) {
+            self.0.retain(|_, quota| quota.is_used(now));
+        }
         self.0.entry(node.clone()).or_insert_with(|| Quota {
             bucket: Bucket { left: BURST, at: now },
             identities: HashMap::new(),
         })
+    }
+}
+
+impl Quota {
+    /// Whether it tells more than a new one would.
+    fn is_used(&self, now: SystemTime) -> bool {
+        self.identities.values().any(|expires| now < *expires)
+            || now < self.bucket.at + Duration::from_secs_f64(BURST / PER_SECOND)
     }
 }
 
@@ -117,5 +129,17 @@ mod tests {
         assert_eq!(hold(1000, start), Share::Exceeded);
         assert_eq!(hold(7, start), Share::Within, "a renewal is no more than before");
         assert_eq!(hold(1000, start + HOUR), Share::Within);
+    }
+
+    #[test]
+    fn nodes_that_are_gone_are_forgotten() {
+        let (mut quotas, identity) = (Quotas::default(), "spiffe://td/ns/a/sa/b".parse().unwrap());
+        for hour in 0..10_000_u32 {
+            let (node, now) = (Arc::from(hour.to_string()), SystemTime::UNIX_EPOCH + hour * HOUR);
+            quotas.take(&node, now);
+            quotas.hold(&node, &identity, now + 24 * HOUR, now);
+        }
+        assert!(quotas.0.len() <= 64, "{}", quotas.0.len());
+        assert!(quotas.0.contains_key("9980"), "its certificate is still good");
     }
 }

@@ -1,7 +1,7 @@
 //! What all replicas have heard of nodes, in one ConfigMap: each replica adds what it heard itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -86,7 +86,11 @@ impl Nodes {
     pub(super) async fn write(&self) -> Result<(), kube::Error> {
         let heard = self.heard.all();
         let fresh: Vec<(Arc<str>, Word)> = {
-            let written = self.written();
+            let mut written = self.written();
+            if written.words.len() > heard.len() {
+                let there: HashSet<&Arc<str>> = heard.iter().map(|(node, _)| node).collect();
+                written.words.retain(|node, _| there.contains(node));
+            }
             heard.into_iter().filter(|(node, word)| written.is_new(node, word)).collect()
         };
         if fresh.is_empty() {
