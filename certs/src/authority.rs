@@ -43,9 +43,8 @@ pub struct ServerCertificate {
 
 /// A certificate authority for one trust domain.
 ///
-/// Rotation, in three steps with a leaf's life between them: the old authority goes on signing
-/// [`Authority::also_trusting`] the new root; the new one signs, also trusting the old; the old root is
-/// dropped. At every moment any two leaves accept each other.
+/// Rotation, in three steps with a leaf's life between them: the old authority goes on signing, and its bundle holds
+/// the new root too; the new one signs, and its bundle holds the old root too; the old root is dropped. At every moment any two leaves accept each other.
 pub struct Authority {
     trust_domain: TrustDomain,
     issuer: Issuer<'static, KeyPair>,
@@ -93,14 +92,6 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(own, key).map_err(IssueError::Sign)?;
         let (trust_domain, chain) = (trust_domain.clone(), Vec::new());
         Ok(Self { trust_domain, issuer, not_before, not_after, chain, bundle })
-    }
-
-    /// The same authority, whose bundle holds `others` too.
-    pub fn also_trusting(mut self, others: &Bundle) -> Result<Self, IssueError> {
-        let trust_domain = self.trust_domain.clone();
-        self.bundle =
-            self.bundle.with(others).map_err(|source| IssueError::Root { trust_domain, source })?;
-        Ok(self)
     }
 
     /// Whose identities it signs.

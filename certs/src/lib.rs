@@ -47,7 +47,6 @@ pub use certificate::{CertificateError, Leaf, Summary};
 pub use key::{KeyError, KeyPair};
 pub use node::{
     NodeError, NodeIdentity, NodeIdentityError, NodeLeaf, NodeSvid, NodeSvidError, peer_node,
-    verify_node,
 };
 pub use pem::PemError;
 pub use renewal::{Now, Priority, REQUESTS_MAX, Released, Renewal, Step};

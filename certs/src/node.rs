@@ -218,7 +218,7 @@ pub fn peer_node(certificates: &[CertificateDer<'_>]) -> Result<NodeLeaf, NodeEr
 }
 
 /// Verifies a node's chain (leaf first) and says which node of `own` it proves.
-pub fn verify_node(
+pub(crate) fn verify_node(
     chain: &[CertificateDer<'_>],
     bundle: &Bundle,
     own: &TrustDomain,

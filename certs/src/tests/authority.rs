@@ -224,14 +224,10 @@ fn roots_are_rotated_without_a_moment_in_which_peers_disagree() {
     let old = authority();
     let next = Authority::new(&domain, start()).unwrap();
     // First the new root is distributed by the old authority, then the new one signs.
-    let announcing = Authority::from_pem(&domain, &old.bundle().to_pem(), &old.key_pem())
-        .unwrap()
-        .also_trusting(next.bundle())
-        .unwrap();
-    let signing = Authority::from_pem(&domain, &next.bundle().to_pem(), &next.key_pem())
-        .unwrap()
-        .also_trusting(old.bundle())
-        .unwrap();
+    let (of_old, of_next) = (old.bundle().to_pem(), next.bundle().to_pem());
+    let with = |roots: String, key: &str| Authority::from_pem(&domain, &roots, key).unwrap();
+    let announcing = with(format!("{of_old}{of_next}"), &old.key_pem());
+    let signing = with(format!("{of_next}{of_old}"), &next.key_pem());
     let (before, during, after) =
         (svid(&announcing, &web()), svid(&signing, &web()), svid(&next, &web()));
     let good = |a: &Svid, b: &Svid| {

@@ -3,7 +3,7 @@
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::*;
-use crate::{NodeIdentity, NodeSvid, Role, VerifyError, verify, verify_node};
+use crate::{NodeIdentity, NodeSvid, Role, VerifyError, node::verify_node, verify};
 
 const UID: &str = "6c1b8f0e-0000-4000-8000-0123456789ab";
 

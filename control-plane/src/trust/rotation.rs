@@ -9,14 +9,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use weft_certs::{Authority, Bundle, BundleError, IssueError};
+use weft_certs::{Authority, Bundle, BundleError, IssueError, LEAF_TTL};
 use weft_model::TrustDomain;
 use zeroize::Zeroizing;
 
 /// The longest that a leaf lives, and some more for clocks and for replicas that learn late.
-pub(crate) const LEAVES_GONE_AFTER: Duration = Duration::from_hours(25);
+pub(crate) const LEAVES_GONE_AFTER: Duration = LEAF_TTL.saturating_add(Duration::from_hours(1));
 /// A node that was not heard of for so long has no certificate that is still good.
-pub(crate) const NODE_FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
+pub(crate) const NODE_FORGOTTEN_AFTER: Duration = LEAF_TTL;
 
 /// A root's certificate and key, PEM.
 #[derive(Clone, PartialEq, Eq)]

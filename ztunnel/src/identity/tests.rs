@@ -432,8 +432,9 @@ async fn a_node_without_certificate_service_says_so() {
 /// Makes the CA one that signs with `own` and also distributes `other`.
 fn sign_with(ca: &Ca, own: &Authority, other: &Authority) {
     let domain = TrustDomain::default();
-    let copy = Authority::from_pem(&domain, &own.bundle().to_pem(), &own.key_pem()).unwrap();
-    *ca.authority.lock().unwrap() = copy.also_trusting(other.bundle()).unwrap();
+    let roots = own.bundle().with(other.bundle()).unwrap().to_pem();
+    let copy = Authority::from_pem(&domain, &roots, &own.key_pem()).unwrap();
+    *ca.authority.lock().unwrap() = copy;
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,15 +53,25 @@ fn both_kinds_of_secret_are_read_and_half_of_one_is_named() {
     }
 }
 
+/// As `openssl ecparam -genkey` writes it: what PKCS#8 wraps.
+fn sec1(key: &rcgen::KeyPair) -> String {
+    let der = key.serialize_der();
+    // A SEQUENCE of 107 bytes that begins with an INTEGER, the version.
+    let at = der.windows(4).position(|bytes| bytes == [0x30, 0x6b, 0x02, 0x01]).unwrap();
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &der[at..]);
+    format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n")
+}
+
 #[test]
-fn a_root_that_signs_leaves_itself_is_a_ca_too_also_with_a_key_in_another_form() {
+fn a_root_that_signs_leaves_itself_is_a_ca_too_with_its_key_in_pkcs_8_or_sec_1() {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
     let root = params.self_signed(&key).unwrap().pem();
-    let own = [("tls.crt", &*root), ("tls.key", &key.serialize_pem()), ("ca.crt", &root)];
-    opened(&own).unwrap();
+    for key in [key.serialize_pem(), sec1(&key)] {
+        opened(&[("tls.crt", &*root), ("tls.key", &key), ("ca.crt", &root)]).unwrap();
+    }
 }
 
 #[test]

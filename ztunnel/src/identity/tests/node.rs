@@ -266,8 +266,8 @@ async fn new_roots_are_trusted_by_all_identities_and_the_nodes_file_before_it_sa
     assert_eq!(svid.bundle(), old.bundle());
     let domain = TrustDomain::default();
     let next = Authority::new(&domain, SystemTime::now()).unwrap();
-    let both = Authority::from_pem(&domain, &roots, &old.key_pem()).unwrap();
-    let both = both.also_trusting(next.bundle()).unwrap();
+    let both = old.bundle().with(next.bundle()).unwrap().to_pem();
+    let both = Authority::from_pem(&domain, &both, &old.key_pem()).unwrap();
     let wanted = both.bundle().clone();
     *control.authority.lock().unwrap() = Arc::new(both);
     // The certificates tell of it first; its file, by which it knows the control plane, comes later or never.
