@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::assets::asset;
+use super::{Cluster, assets::asset};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/weft");
 const RELEASE: &str = "weft";
@@ -32,8 +32,7 @@ impl Chart {
     /// Renders it with these values over its own. Errors: what Helm complains of, as of a value that the schema
     /// does not know.
     pub fn render(namespace: &str, values: &Value) -> Result<Self> {
-        let args = ["template", RELEASE, CHART, "--namespace", namespace, "--values", "-"];
-        let text = helm(&args, values)?;
+        let text = helm(&["template", RELEASE, CHART, "--namespace", namespace], Some(values))?;
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).context("read a manifest")?;
         // A template that says nothing for these values leaves an empty document.
         let objects = objects.into_iter().filter(|object| !object.is_null()).collect();
@@ -42,8 +41,7 @@ impl Chart {
 
     /// What Helm finds wrong with it, also if it only recommends something else.
     pub fn lint(namespace: &str, values: &Value) -> Result<()> {
-        helm(&["lint", "--strict", CHART, "--namespace", namespace, "--values", "-"], values)?;
-        Ok(())
+        helm(&["lint", "--strict", CHART, "--namespace", namespace], Some(values)).map(drop)
     }
 
     /// The values that are in force without any others.
@@ -124,13 +122,34 @@ fn expanded(arg: &str, env: &BTreeMap<String, String>) -> String {
     env.iter().fold(arg.to_owned(), replace)
 }
 
-fn helm(args: &[&str], values: &Value) -> Result<String> {
+impl Cluster {
+    /// Installs the chart with Helm, or changes what is installed to these values over those that it has.
+    pub fn helm_install(&self, namespace: &str, values: &Value) -> Result<()> {
+        let more = ["--install", "--create-namespace", "--reuse-values"];
+        self.helm(&[&["upgrade", RELEASE, CHART][..], &more].concat(), namespace, Some(values))
+    }
+
+    /// Has Helm take away what it installed.
+    pub fn helm_uninstall(&self, namespace: &str) -> Result<()> {
+        self.helm(&["uninstall", RELEASE], namespace, None)
+    }
+
+    fn helm(&self, args: &[&str], namespace: &str, values: Option<&Value>) -> Result<()> {
+        let kubeconfig = self.kubeconfig().to_string_lossy();
+        let at = ["--namespace", namespace, "--kubeconfig", &kubeconfig];
+        helm(&[args, &at].concat(), values).map(drop)
+    }
+}
+
+fn helm(args: &[&str], values: Option<&Value>) -> Result<String> {
     let mut command = Command::new(asset("helm")?);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if values.is_some() {
+        command.args(["--values", "-"]);
+    }
     let mut child = command.spawn().context("start helm")?;
-    let none = Value::Object(Map::new());
-    let values = if values.is_null() { &none } else { values };
-    child.stdin.take().context("helm has an input")?.write_all(values.to_string().as_bytes())?;
+    let input = values.filter(|values| !values.is_null()).map_or("{}".to_owned(), Value::to_string);
+    child.stdin.take().context("helm has an input")?.write_all(input.as_bytes())?;
     let output = child.wait_with_output().context("wait for helm")?;
     let (said, error) =
         (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));

@@ -183,3 +183,12 @@ async fn an_installed_mesh_reads_no_secrets_but_its_own() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_samples_are_what_the_control_plane_accepts() -> Result<()> {
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/samples");
+    let output = Command::new(binary("weft")?).args(["validate", samples]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,8 +1,11 @@
 //! The mesh goes from a node as it came.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use weft_tests::{
-    kube::Chart,
+    kube::{Chart, Cluster, eventually},
     lab::{LONG, Signal, wait_for},
 };
 
@@ -36,4 +39,25 @@ async fn what_the_chart_removes_leaves_a_node_that_starts_pods_and_captures_none
     ensure!(stays.is_running(), "{}", stays.log());
     stays.signal(Signal::Term)?;
     stays.exit(LONG).map(drop)
+}
+
+#[tokio::test]
+async fn helm_installs_changes_and_takes_away_all_of_it() -> Result<()> {
+    let mut cluster = Cluster::own().await?;
+    cluster.control()?;
+    cluster.helm_install(MESH, &Value::Null)?;
+    let rendered = Chart::render(MESH, &Value::Null)?;
+    let kinds = rendered.objects().iter().filter_map(|object| object["kind"].as_str());
+    let kinds = kinds.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",");
+    let there = || -> Result<usize> {
+        let ours = ["-A", "-l", "app.kubernetes.io/part-of=weft", "-o", "name"];
+        Ok(cluster.kubectl(&[&["get", &kinds][..], &ours].concat())?.lines().count())
+    };
+    assert_eq!(there()?, rendered.objects().len());
+    cluster.helm_install(MESH, &removal())?;
+    let containers = "jsonpath={.spec.template.spec.containers[*].name}";
+    let now = cluster.kubectl(&["get", "-n", MESH, "daemonset", NODE.1, "-o", containers])?;
+    assert_eq!(now, "removed");
+    cluster.helm_uninstall(MESH)?;
+    eventually("nothing is left", LONG, async || (there().ok()? == 0).then_some(())).await
 }
