@@ -16,6 +16,7 @@ use crate::lab::{Ground, LONG, Process, binary};
 #[derive(Debug)]
 pub struct ControlPlane {
     process: Process,
+    listen: SocketAddr,
     admin: SocketAddr,
     ground: Arc<Ground>,
 }
@@ -29,25 +30,86 @@ impl ControlPlane {
 
     /// The same, told more than that.
     pub async fn start_told(kubeconfig: &Path, args: &[String]) -> Result<Self> {
-        let ground = Ground::new()?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::launch(Ground::new()?, kubeconfig, args, "info,weft_control=debug", any).await
+    }
+
+    /// One that serves nodes by tokens of its own and logs what a user's would.
+    pub async fn start_quiet(kubeconfig: &Path) -> Result<Self> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::launch(
+            Ground::new()?,
+            kubeconfig,
+            &["run", "--kubernetes"].map(str::to_owned),
+            "info",
+            any,
+        )
+        .await
+    }
+
+    /// Kills it, and starts the same again at the same address.
+    pub async fn restart_quiet(mut self, kubeconfig: &Path) -> Result<Self> {
+        self.process.kill()?;
+        let args = ["run", "--kubernetes"].map(str::to_owned);
+        Self::launch(self.ground, kubeconfig, &args, "info", self.listen).await
+    }
+
+    async fn launch(
+        ground: Arc<Ground>,
+        kubeconfig: &Path,
+        args: &[String],
+        log: &str,
+        listen: SocketAddr,
+    ) -> Result<Self> {
+        // One that ran before it wrote to the same log.
+        let log_of = ground.dir().join("weft-control.log");
+        let earlier = std::fs::metadata(log_of).map_or(0, |log| log.len());
+        let earlier = usize::try_from(earlier)?;
         let mut command = mortal(&binary("weft-control")?);
         command
             .args(args)
-            .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args([&format!("--listen={listen}"), "--admin=127.0.0.1:0"])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--data={}", ground.dir().join("data").display()))
-            .env("RUST_LOG", "info,weft_control=debug")
+            .env("RUST_LOG", log)
             .env("NO_COLOR", "1");
         let mut process = Process::start(&ground, "weft-control", command, |_| ())?;
         let listens = eventually("weft-control listens", LONG, async || {
             let log = process.log();
-            let address = log.split_once(" admin=")?.1.split_whitespace().next()?.parse().ok();
-            address.map(Ok).or_else(|| {
+            let address = |name: &str| {
+                log.get(earlier..)?
+                    .split_once(name)?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .parse::<SocketAddr>()
+                    .ok()
+            };
+            address(" listen=").zip(address(" admin=")).map(Ok).or_else(|| {
                 (!process.is_running()).then(|| Err(anyhow::anyhow!("it ended at once: {log}")))
             })
         });
-        let admin = listens.await.context("start weft-control")??;
-        Ok(Self { process, admin, ground })
+        let (listen, admin) = listens.await.context("start weft-control")??;
+        Ok(Self { process, listen, admin, ground })
+    }
+
+    /// Where nodes connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The file of the certificate by which it proves itself.
+    pub fn root(&self) -> PathBuf {
+        self.ground.dir().join("data/root-cert.pem")
+    }
+
+    /// A token of its own for a node.
+    pub fn token(&self, node: &str) -> Result<String> {
+        let mut command = std::process::Command::new(binary("weft-control")?);
+        command.args(["token", "--node", node, "--data"]).arg(self.ground.dir().join("data"));
+        let output = command.output().context("run weft-control token")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
     /// Status and body of an admin page.
