@@ -1,6 +1,9 @@
 //! What Weft needs of the machine's memory, and what each further thing costs it.
 
-use std::{io, ops::RangeBounds};
+use std::{
+    ops::RangeBounds,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -43,16 +46,16 @@ impl Course {
         Ok(pod)
     }
 
-    fn proxies_pss(&mut self) -> Result<u64> {
+    fn proxies_settled(&mut self) -> Result<u64> {
         let pids = self.between(Path::Weft)?;
-        Ok(pids.iter().map(|pid| cpu::pss_bytes(*pid)).sum::<io::Result<u64>>()?)
+        pids.into_iter().map(settled).sum()
     }
 
     /// Bytes of both proxies together that one idle connection costs.
     pub fn idle_connection_bytes(&mut self, count: u32) -> Result<u64> {
         let program = binary("weft-load")?;
         let (to, number) = (self.target(Path::Weft), count.to_string());
-        let before = self.proxies_pss()?;
+        let before = self.proxies_settled()?;
         let mut holder = self.meshed[0].start_with_input(
             "hold",
             &program.to_string_lossy(),
@@ -60,7 +63,7 @@ impl Course {
         )?;
         wait_for("the connections are held", LONG, || holder.log().contains("held").then_some(()))
             .with_context(|| holder.log())?;
-        let held = self.proxies_pss()?;
+        let held = self.proxies_settled()?;
         drop(holder.input());
         holder.exit(LONG)?;
         Ok(held.saturating_sub(before) / u64::from(count))
@@ -69,10 +72,10 @@ impl Course {
     /// Bytes of one proxy that `count` further workloads of the mesh cost.
     pub fn workloads_bytes(&mut self, count: u32) -> Result<u64> {
         let pid = self.nodes[0].proxy()?.pid();
-        let before = cpu::pss_bytes(pid)?;
+        let before = settled(pid)?;
         self.control.manifests().apply("many", &many_pods(count))?;
         self.know_of_many(count as usize..)?;
-        let after = cpu::pss_bytes(pid)?;
+        let after = settled(pid)?;
         self.control.manifests().delete("many")?;
         // What follows would be measured while they go.
         self.know_of_many(..1)?;
@@ -84,6 +87,23 @@ impl Course {
         let known = |dump: &str| wanted.contains(&dump.matches("\"many-").count());
         self.nodes.iter().try_for_each(|node| node.dumps("knows the workloads", known))
     }
+}
+
+/// No less for so long: what a proxy frees goes back to the kernel within a second.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
+/// Bytes of a process once what it needed only for a moment has gone back. The answer to the question whether it
+/// knows 10,000 workloads is larger than what it knows.
+fn settled(pid: u32) -> Result<u64> {
+    let (mut least, mut since) = (u64::MAX, Instant::now());
+    wait_for("what a process uses has settled", LONG, || match cpu::pss_bytes(pid) {
+        Ok(now) if now < least => {
+            (least, since) = (now, Instant::now());
+            None
+        }
+        Ok(_) => (since.elapsed() >= SETTLED_AFTER).then_some(Ok(least)),
+        Err(error) => Some(Err(error.into())),
+    })?
 }
 
 fn many_pods(count: u32) -> String {
