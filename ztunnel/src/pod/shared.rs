@@ -225,27 +225,30 @@ impl std::fmt::Debug for Shared {
 }
 
 /// Completes when a newer view no longer permits the connection, or when its memory is needed.
-async fn revoked_or_shed(
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold what it is given twice")]
+fn revoked_or_shed(
     permit: Permit,
     mut views: watch::Receiver<Arc<View>>,
     ticket: Ticket,
-) -> Cut {
-    let mut decided: Option<Arc<View>> = None;
-    loop {
-        let view = views.borrow_and_update().clone();
-        // At once too: the view may have changed while the connection was being made. Later, pods come and go all
-        // the time and policies seldom: most views say nothing new about this connection.
-        if decided.is_none_or(|before| !before.agrees_on(&view, &permit.local().uid))
-            && let Err(refusal) = permit.still_holds(&view)
-        {
-            return Cut::Revoked(refusal);
-        }
-        decided = Some(view);
-        tokio::select! {
-            // Biased: what is forbidden is said to be so, whatever else would end it.
-            biased;
-            Ok(()) = views.changed() => {}
-            () = ticket.cut() => return Cut::Shed,
+) -> impl Future<Output = Cut> {
+    async move {
+        let mut decided: Option<Arc<View>> = None;
+        loop {
+            let view = views.borrow_and_update().clone();
+            // At once too: the view may have changed while the connection was being made. Later, pods come and go
+            // all the time and policies seldom: most views say nothing new about this connection.
+            if decided.is_none_or(|before| !before.agrees_on(&view, &permit.local().uid))
+                && let Err(refusal) = permit.still_holds(&view)
+            {
+                return Cut::Revoked(refusal);
+            }
+            decided = Some(view);
+            tokio::select! {
+                // Biased: what is forbidden is said to be so, whatever else would end it.
+                biased;
+                Ok(()) = views.changed() => {}
+                () = ticket.cut() => return Cut::Shed,
+            }
         }
     }
 }
