@@ -95,7 +95,8 @@ pub(crate) async fn serve_tunnel<S: Sockets>(
     proof: &Cell<Proof>,
 ) {
     let (from, local) = (accepted.peer, accepted.to);
-    match greet(&pod, accepted, proof).await {
+    // Boxed, and freed when it is done: a handshake takes more memory than the tunnel that it makes.
+    match Box::pin(greet(&pod, accepted, proof)).await {
         Ok((server, peer)) => requests(&pod, server, &Rc::new(Caller { peer, from, local })).await,
         Err(failure) => {
             let parties = parties(None, from, local, Security::Plaintext);
@@ -138,7 +139,7 @@ async fn greet<S: Sockets>(
     pod: &Pod<S>,
     accepted: Accepted<S::Stream>,
     proof: &Cell<Proof>,
-) -> Result<(Server<S::Stream>, Identity), Failure> {
+) -> Result<(Box<Server<S::Stream>>, Identity), Failure> {
     let from = accepted.peer.0;
     let identity = pod.identity().await?;
     let tls = pod.shared.server_config(&identity).await?;
@@ -152,13 +153,13 @@ async fn greet<S: Sockets>(
     proof.set(Proof::Given);
     let server = caller.http2(settings).await.map_err(|error| error.failure(from))?;
     pod.shared.outcomes.handshake(TunnelSide::Server, began.elapsed());
-    Ok((server, peer))
+    Ok((Box::new(server), peer))
 }
 
 /// Takes requests until the tunnel ends or drains; each is served on its own.
 async fn requests<S: Sockets>(
     pod: &Rc<Pod<S>>,
-    mut server: Server<S::Stream>,
+    mut server: Box<Server<S::Stream>>,
     caller: &Rc<Caller>,
 ) {
     let after = pod.shared.settings.timeouts.connect_head;

@@ -122,33 +122,37 @@ fn builder(settings: &Settings) -> h2::client::Builder {
     builder
 }
 
-async fn drive<IO>(
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold the connection twice")]
+fn drive<IO>(
     mut connection: Connection<Guarded<TlsStream<ReadAhead<IO>>>, Bytes>,
     streams: Rc<Streams>,
     settings: Settings,
-) where
+) -> impl Future<Output = ()>
+where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let pings = connection.ping_pong();
-    let mut unanswered = pin!(keepalive::unanswered(pings, &settings.h2));
-    loop {
-        tokio::select! {
-            // Biased: a connection that has ended needs neither window nor ping.
-            biased;
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "tunnel ended");
+    async move {
+        let pings = connection.ping_pong();
+        let mut unanswered = pin!(keepalive::unanswered(pings, &settings.h2));
+        loop {
+            tokio::select! {
+                // Biased: a connection that has ended needs neither window nor ping.
+                biased;
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "tunnel ended");
+                    }
+                    return;
                 }
-                return;
-            }
-            () = streams.grow.notified() => {
-                if let Some(size) = streams.window.borrow_mut().grown() {
-                    connection.set_target_window_size(size);
+                () = streams.grow.notified() => {
+                    if let Some(size) = streams.window.borrow_mut().grown() {
+                        connection.set_target_window_size(size);
+                    }
                 }
-            }
-            () = &mut unanswered => {
-                tracing::info!("tunnel closed: the peer does not answer pings");
-                return;
+                () = &mut unanswered => {
+                    tracing::info!("tunnel closed: the peer does not answer pings");
+                    return;
+                }
             }
         }
     }
