@@ -17,6 +17,8 @@ use weft_tests::{
 
 use crate::mesh::MESH;
 
+/// Of service `web`.
+pub(crate) const VIRTUAL: &str = "10.96.0.10";
 pub(crate) const MARKER: &str = "secret-2b8c";
 const NODE_PODS: &str = "app.kubernetes.io/name=weft-node";
 const REDIRECTION: &str = "ambient.istio.io/redirection";
@@ -38,6 +40,8 @@ pub(crate) type At = (&'static str, &'static str, usize);
 pub(crate) const CLIENT: At = ("shop", "client", 0);
 pub(crate) const INTRUDER: At = ("shop", "intruder", 0);
 pub(crate) const WEB: At = ("shop", "web", 1);
+/// Not there at first.
+pub(crate) const HEIR: At = ("shop", "heir", 1);
 pub(crate) const OUTSIDER: At = ("plain", "outsider", 0);
 
 impl Installed {
@@ -130,9 +134,13 @@ impl Installed {
 
     /// Clients in one pod that call another, connection after connection.
     pub(crate) fn load(&self, from: At, to: At, threads: u8) -> Result<Loop> {
-        let address = self.kubelet(to.2)?.sandbox(to.0, to.1)?.v4().to_owned();
+        self.load_by(from, &self.address(to)?, to.1, threads)
+    }
+
+    /// The same by an address; whoever answers must be the one of this name.
+    pub(crate) fn load_by(&self, from: At, address: &str, name: &str, threads: u8) -> Result<Loop> {
         let from = self.kubelet(from.2)?.sandbox(from.0, from.1)?;
-        from.hammer_for(&format!("{address}:80"), threads, MARKER, to.1)
+        from.hammer_for(&format!("{address}:80"), threads, MARKER, name)
     }
 
     /// What users run, before anybody speaks of a mesh.
@@ -140,31 +148,16 @@ impl Installed {
         for namespace in ["shop", "plain"] {
             self.cluster.namespace(namespace, &[]).await?;
         }
-        for (namespace, name, node) in [CLIENT, INTRUDER, WEB, OUTSIDER] {
-            let node = node + 1;
-            self.cluster.apply(&format!(
-                "apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: {name}, namespace: {namespace}}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}
-spec:
-  nodeName: node-{node}
-  serviceAccountName: {name}
-  terminationGracePeriodSeconds: 1
-  containers: [{{name: app, image: weft-app, args: [serve, --port, \"80\", --name, {name}]}}]
-"
-            ))?;
+        for pod in [CLIENT, INTRUDER, WEB, OUTSIDER] {
+            self.make(pod, "{}")?;
         }
-        self.cluster.apply(
+        self.cluster.apply(&format!(
             "apiVersion: v1
 kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}
-",
-        )?;
+metadata: {{name: web, namespace: shop}}
+spec: {{clusterIP: {VIRTUAL}, selector: {{app: web}}, ports: [{{port: 80}}]}}
+"
+        ))?;
         for (from, to) in [(CLIENT, WEB), (INTRUDER, WEB), (OUTSIDER, WEB), (CLIENT, OUTSIDER)] {
             self.becomes(from, to, Answer::Given).await.context("before the mesh")?;
         }
@@ -175,10 +168,34 @@ spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}
         self.kubelets.get(node).with_context(|| format!("there is no node {node}"))
     }
 
+    /// Makes a pod that serves on port 80 and answers with its name.
+    pub(crate) fn make(&self, (namespace, name, node): At, annotations: &str) -> Result<()> {
+        let node = node + 1;
+        self.cluster.apply(&format!(
+            "apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {name}, namespace: {namespace}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}, annotations: {annotations}}}
+spec:
+  nodeName: node-{node}
+  serviceAccountName: {name}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: app, image: weft-app, args: [serve, --port, \"80\", --name, {name}]}}]
+"
+        ))
+    }
+
+    /// The address of a pod.
+    pub(crate) fn address(&self, (namespace, name, node): At) -> Result<String> {
+        Ok(self.kubelet(node)?.sandbox(namespace, name)?.v4().to_owned())
+    }
+
     /// How a pod is called by its own address.
-    pub(crate) fn url(&self, (namespace, name, node): At) -> Result<String> {
-        let sandbox = self.kubelet(node)?.sandbox(namespace, name)?;
-        Ok(format!("http://{}/{MARKER}", sandbox.v4()))
+    pub(crate) fn url(&self, pod: At) -> Result<String> {
+        Ok(format!("http://{}/{MARKER}", self.address(pod)?))
     }
 
     /// What a pod is answered.

@@ -4,7 +4,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weft_tests::lab::LONG;
 
-use crate::installed::{Answer, CLIENT, INTRUDER, Installed, MARKER, OUTSIDER, WEB, policy};
+use crate::installed::{
+    Answer, CLIENT, HEIR, INTRUDER, Installed, MARKER, OUTSIDER, VIRTUAL, WEB, policy,
+};
 
 #[tokio::test]
 async fn an_installed_chart_and_a_label_give_encryption_identity_and_policy() -> Result<()> {
@@ -22,7 +24,7 @@ async fn an_installed_chart_and_a_label_give_encryption_identity_and_policy() ->
     let seen = scene.watched(|| {
         call()?;
         // The service's own address leads nowhere without the mesh: no kube-proxy runs here.
-        scene.curl(CLIENT, &format!("http://10.96.0.10/{MARKER}")).map(drop)
+        scene.curl(CLIENT, &format!("http://{VIRTUAL}/{MARKER}")).map(drop)
     });
     for captured in seen.with_context(|| scene.pods_say())? {
         captured.refuse_clear_text()?;
@@ -73,5 +75,30 @@ async fn an_upgrade_of_the_chart_under_load_loses_no_connection() -> Result<()> 
     for pod in [CLIENT, INTRUDER, WEB] {
         scene.announced(pod, true).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pod_that_has_the_address_of_a_deleted_one_is_never_called_for_it() -> Result<()> {
+    let scene = Installed::new().await?;
+    scene.enroll().await?;
+    let address = scene.address(WEB)?;
+    let last = address.rsplit('.').next().context("an address has parts")?;
+    let load = scene.load_by(CLIENT, VIRTUAL, "web", 2)?;
+    load.answered(20, LONG).with_context(|| scene.pods_say())?;
+    let now = ["--force", "--grace-period=0"];
+    scene.cluster.kubectl(&[&["delete", "pod", "-n", "shop", "web"], &now[..]].concat())?;
+    scene.make(HEIR, &format!("{{test.weft.mesh/host: \"{last}\"}}"))?;
+    scene.announced(HEIR, true).await?;
+    ensure!(scene.address(HEIR)? == address, "the heir has another address");
+    // Of its own name, at once, and by an identity of its own.
+    scene.becomes(CLIENT, HEIR, Answer::Given).await?;
+    let log = scene.proxy_log(1).await?;
+    ensure!(log.contains("ns/shop/sa/heir"), "nobody has called the heir by its identity: {log}");
+    let before = load.so_far();
+    scene.make(WEB, "{}")?;
+    load.answered(before + 20, LONG).with_context(|| scene.pods_say())?;
+    let tally = load.stop()?;
+    ensure!(tally.wrong == 0, "calls for web were answered by the heir: {tally:?}");
     Ok(())
 }
