@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Inspects a Weft proxy, explains its decisions, and checks manifests.
+/// Inspects a Weft mesh, explains its decisions, and checks what would be in it.
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
@@ -13,6 +13,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub struct Cli {
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub access: Access,
+    #[command(flatten)]
+    pub within: Within,
     /// Tables are for people, the others for programs.
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Format,
@@ -20,21 +24,55 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Where the configuration is read from.
+/// Where the configuration of a proxy is read from. The proxy of this machine unless one is said, and where there is
+/// none, those of the cluster.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// Admin address of the proxy.
-    #[arg(long, global = true, default_value = "http://127.0.0.1:15000", value_name = "URL")]
-    pub admin: String,
+    /// Admin address of the proxy, such as http://127.0.0.1:15000.
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["node", "all_nodes"])]
+    pub admin: Option<String>,
     /// A dump in a file (JSON or YAML) instead; `-` is standard input.
-    #[arg(long, global = true, value_name = "DUMP", conflicts_with = "admin")]
+    #[arg(long, global = true, value_name = "DUMP", conflicts_with_all = ["admin", "node", "all_nodes"])]
     pub file: Option<PathBuf>,
+    /// The proxy of this node of the cluster, to which the API server forwards.
+    #[arg(long, global = true)]
+    pub node: Option<String>,
+    /// The proxies of all nodes of the cluster.
+    #[arg(long, global = true, conflicts_with = "node")]
+    pub all_nodes: bool,
+}
+
+/// How a cluster is reached.
+#[derive(Debug, Args)]
+pub struct Access {
+    /// Context of the kubeconfig; its current one unless given.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig file; as kubectl finds it unless given.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace that the mesh is installed in.
+    #[arg(long, global = true, value_name = "NAMESPACE", default_value = "weft-system")]
+    pub mesh_namespace: String,
+}
+
+/// Whose objects are meant.
+#[derive(Debug, Args)]
+pub struct Within {
+    /// Only of this namespace; and the namespace of names without one.
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+    /// Of all namespaces, which lists are anyway.
+    #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Format {
     #[default]
     Table,
+    /// A table with more columns, where there are more.
+    Wide,
     Json,
     Yaml,
 }
@@ -44,9 +82,8 @@ pub enum Command {
     /// Lists what the proxy knows.
     Get {
         what: What,
-        /// Only of this namespace.
-        #[arg(short, long)]
-        namespace: Option<String>,
+        #[command(flatten)]
+        again: Again,
     },
     /// Explains what happens to a connection, and which policy decides.
     Why {
@@ -55,14 +92,52 @@ pub enum Command {
         /// Whom it calls: an IP address, a service's host name or <name>.<namespace>, or a pod; and a port.
         #[arg(value_name = "DST:PORT")]
         dst: String,
-        /// Of a name without one.
-        #[arg(short, long)]
-        namespace: Option<String>,
     },
     /// Sums up the proxy's state and names what is wrong with it.
-    Status,
+    Status(Again),
     /// Checks a folder of manifests as the control plane would.
     Validate { dir: PathBuf },
+    /// Asks a namespace, or one pod, into the mesh.
+    Enroll(Enroll),
+    /// Lets a namespace, or one pod, out of the mesh.
+    Unenroll(Enroll),
+    /// Checks whether the mesh of a cluster is well, or whether a cluster can have one.
+    Check {
+        /// Before an installation: whether there is all that it needs.
+        #[arg(long)]
+        pre: bool,
+    },
+    /// Lists what is wrong with the objects of a cluster or of files, by the control plane's own compiler.
+    Analyze {
+        /// A file of manifests, or a folder of them, instead of the cluster.
+        #[arg(short, long, value_name = "FILE|DIR")]
+        filename: Option<PathBuf>,
+    },
+    /// Says which versions run.
+    Version {
+        /// Only this program's.
+        #[arg(long)]
+        client: bool,
+    },
+    /// Writes a script that completes commands in a shell.
+    Completion { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct Again {
+    /// Says it again whenever it has changed, until it is interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Enroll {
+    /// A namespace, or a pod as <namespace>/<pod>.
+    #[arg(value_name = "NAMESPACE[/POD]")]
+    pub object: String,
+    /// Only says what would change; the API server checks it, too.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,4 +147,11 @@ pub enum What {
     Policies,
     Certs,
     Connections,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }

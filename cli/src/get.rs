@@ -14,10 +14,28 @@ use weft_model::{
 use crate::{
     args::{Format, What},
     output::{Table, write},
+    picture::{Breadth, Picture},
 };
 
+/// Whom it takes to know it.
+pub(crate) fn breadth(what: What) -> Breadth {
+    match what {
+        What::Workloads | What::Services | What::Policies => Breadth::Mesh,
+        What::Certs | What::Connections => Breadth::EachProxy,
+    }
+}
+
+/// A row, and the node whose proxy knows it, where several were asked.
+#[derive(Serialize)]
+struct On<'a, T> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node: &'a str,
+    #[serde(flatten)]
+    row: T,
+}
+
 pub(crate) fn get(
-    dump: &Dump,
+    picture: &Picture,
     what: What,
     namespace: Option<&str>,
     format: Format,
@@ -26,27 +44,55 @@ pub(crate) fn get(
     let is = |of: &str| namespace.is_none_or(|wanted| wanted == of);
     match what {
         What::Workloads => {
-            let all: Vec<_> = dump.workloads.iter().filter(|w| is(w.namespace.as_str())).collect();
-            write(&all, format, out, |out| workloads(&all).write(out))
+            let all = rows(picture, |dump| &dump.workloads, |w| is(w.namespace.as_str()));
+            list(&all, format, out, workloads)
         }
         What::Services => {
-            let all: Vec<_> = dump.services.iter().filter(|s| is(s.namespace.as_str())).collect();
-            write(&all, format, out, |out| services(&all).write(out))
+            let all = rows(picture, |dump| &dump.services, |s| is(s.namespace.as_str()));
+            list(&all, format, out, services)
         }
         What::Policies => {
-            let all: Vec<_> = dump.policies.iter().filter(|p| is(&p.namespace)).collect();
-            write(&all, format, out, |out| policies(&all).write(out))
+            let all = rows(picture, |dump| &dump.policies, |p| is(&p.namespace));
+            list(&all, format, out, policies)
         }
         What::Certs => {
-            let of = |c: &&CertificateDump| is(namespace_of(&c.identity));
-            let all: Vec<_> = dump.certificates.iter().filter(of).collect();
-            write(&all, format, out, |out| certificates(&all).write(out))
+            let all = rows(picture, |dump| &dump.certificates, |c| is(namespace_of(&c.identity)));
+            list(&all, format, out, certificates)
         }
         What::Connections => {
-            let all: Vec<_> = connections(dump).into_iter().filter(|c| is(&c.namespace)).collect();
-            write(&all, format, out, |out| connection_table(&all).write(out))
+            let of = |(node, dump)| connections(dump).map(move |row| On { node, row });
+            let all = picture.dumps().into_iter().flat_map(of);
+            let all: Vec<_> = all.filter(|on| is(on.row.namespace)).collect();
+            list(&all, format, out, connection_table)
         }
     }
+}
+
+fn rows<'a, T>(
+    picture: &'a Picture,
+    of: impl Fn(&'a Dump) -> &'a Vec<T>,
+    is: impl Fn(&T) -> bool,
+) -> Vec<On<'a, &'a T>> {
+    let mut all = Vec::new();
+    for (node, dump) in picture.dumps() {
+        all.extend(of(dump).iter().filter(|row| is(row)).map(|row| On { node, row }));
+    }
+    all
+}
+
+fn list<T: Serialize>(
+    all: &[On<'_, T>],
+    format: Format,
+    out: &mut impl Write,
+    table: impl FnOnce(&[On<'_, T>], Format) -> Table,
+) -> Result<()> {
+    write(&all, format, out, |out| {
+        let table = table(all, format);
+        if all.iter().all(|on| on.node.is_empty()) {
+            return table.write(out);
+        }
+        table.led_by("NODE", all.iter().map(|on| on.node)).write(out)
+    })
 }
 
 fn namespace_of(identity: &str) -> &str {
@@ -61,19 +107,15 @@ fn gateway(gateway: Option<&GatewayDump>) -> String {
     gateway.map(|g| g.destination.to_string()).unwrap_or_default()
 }
 
-fn workloads(all: &[&WorkloadDump]) -> Table {
-    let mut table = Table::new(&[
-        "NAMESPACE",
-        "NAME",
-        "ADDRESSES",
-        "NODE",
-        "PROTOCOL",
-        "ACCOUNT",
-        "HEALTH",
-        "WAYPOINT",
-    ]);
-    for w in all {
-        table.row([
+fn workloads(all: &[On<'_, &WorkloadDump>], format: Format) -> Table {
+    let narrow =
+        ["NAMESPACE", "NAME", "ADDRESSES", "NODE", "PROTOCOL", "ACCOUNT", "HEALTH", "WAYPOINT"];
+    let wide = ["NETWORK", "ZONE", "TRUST DOMAIN", "POLICIES", "UID"];
+    let is_wide = matches!(format, Format::Wide);
+    let more = if is_wide { &wide[..] } else { &[] };
+    let mut table = Table::new(&[&narrow[..], more].concat());
+    for On { row: w, .. } in all {
+        let narrow = [
             w.namespace.to_string(),
             w.name.to_string(),
             joined(&w.workload_ips),
@@ -88,23 +130,28 @@ fn workloads(all: &[&WorkloadDump]) -> Table {
                 Health::Unhealthy => "unhealthy".to_owned(),
             },
             gateway(w.waypoint.as_ref()),
-        ]);
+        ];
+        let wide = || {
+            [
+                w.network.to_string(),
+                w.locality.zone.to_string(),
+                w.trust_domain.to_string(),
+                joined(&w.authorization_policies),
+                w.uid.to_string(),
+            ]
+        };
+        table.row(narrow.into_iter().chain(is_wide.then(wide).into_iter().flatten()));
     }
     table
 }
 
-fn services(all: &[&ServiceDump]) -> Table {
-    let mut table = Table::new(&[
-        "NAMESPACE",
-        "NAME",
-        "HOSTNAME",
-        "ADDRESSES",
-        "PORTS",
-        "ENDPOINTS",
-        "WAYPOINT",
-    ]);
-    for s in all {
-        table.row([
+fn services(all: &[On<'_, &ServiceDump>], format: Format) -> Table {
+    let narrow = ["NAMESPACE", "NAME", "HOSTNAME", "ADDRESSES", "PORTS", "ENDPOINTS", "WAYPOINT"];
+    let is_wide = matches!(format, Format::Wide);
+    let more = if is_wide { &["WORKLOADS"][..] } else { &[] };
+    let mut table = Table::new(&[&narrow[..], more].concat());
+    for On { row: s, .. } in all {
+        let narrow = [
             s.namespace.to_string(),
             s.name.to_string(),
             s.hostname.to_string(),
@@ -112,14 +159,15 @@ fn services(all: &[&ServiceDump]) -> Table {
             joined(s.ports.iter().map(|(port, target)| format!("{port}->{target}"))),
             s.endpoints.len().to_string(),
             gateway(s.waypoint.as_ref()),
-        ]);
+        ];
+        table.row(narrow.into_iter().chain(is_wide.then(|| joined(s.endpoints.keys()))));
     }
     table
 }
 
-fn policies(all: &[&PolicyDump]) -> Table {
+fn policies(all: &[On<'_, &PolicyDump>], _: Format) -> Table {
     let mut table = Table::new(&["NAMESPACE", "NAME", "ACTION", "SCOPE", "RULES", "ENFORCED"]);
-    for p in all {
+    for On { row: p, .. } in all {
         let action = match p.action {
             Action::Allow => "ALLOW",
             Action::Deny => "DENY",
@@ -143,9 +191,9 @@ fn policies(all: &[&PolicyDump]) -> Table {
     table
 }
 
-fn certificates(all: &[&CertificateDump]) -> Table {
+fn certificates(all: &[On<'_, &CertificateDump>], _: Format) -> Table {
     let mut table = Table::new(&["IDENTITY", "STATE", "SERIAL", "VALID FROM", "EXPIRES"]);
-    for c in all {
+    for On { row: c, .. } in all {
         let leaf = c.cert_chain.first().cloned().unwrap_or_default();
         table.row([
             c.identity.clone(),
@@ -160,35 +208,33 @@ fn certificates(all: &[&CertificateDump]) -> Table {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ConnectionRow {
-    namespace: String,
-    pod: String,
+struct ConnectionRow<'a> {
+    namespace: &'a str,
+    pod: &'a str,
     direction: &'static str,
     #[serde(flatten)]
-    connection: ConnectionDump,
+    connection: &'a ConnectionDump,
 }
 
-fn connections(dump: &Dump) -> Vec<ConnectionRow> {
-    let mut rows = Vec::new();
-    for state in dump.workload_state.values() {
-        let both =
-            [("inbound", &state.connections.inbound), ("outbound", &state.connections.outbound)];
-        for (direction, connections) in both {
-            rows.extend(connections.iter().map(|connection| ConnectionRow {
-                namespace: state.info.namespace.clone(),
-                pod: state.info.name.clone(),
+fn connections(dump: &Dump) -> impl Iterator<Item = ConnectionRow<'_>> {
+    dump.workload_state.values().flat_map(|state| {
+        let (all, info) = (&state.connections, &state.info);
+        let both = [("inbound", &all.inbound), ("outbound", &all.outbound)];
+        both.into_iter().flat_map(move |(direction, connections)| {
+            connections.iter().map(move |connection| ConnectionRow {
+                namespace: &info.namespace,
+                pod: &info.name,
                 direction,
-                connection: connection.clone(),
-            }));
-        }
-    }
-    rows
+                connection,
+            })
+        })
+    })
 }
 
-fn connection_table(all: &[ConnectionRow]) -> Table {
+fn connection_table(all: &[On<'_, ConnectionRow<'_>>], _: Format) -> Table {
     let mut table = Table::new(&["POD", "DIRECTION", "SOURCE", "ASKED FOR", "GOES TO", "PROTOCOL"]);
-    for row in all {
-        let c = &row.connection;
+    for On { row, .. } in all {
+        let c = row.connection;
         table.row([
             format!("{}/{}", row.namespace, row.pod),
             row.direction.to_owned(),

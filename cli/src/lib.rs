@@ -1,9 +1,10 @@
 //! `weft` inspects a proxy, explains its decisions, and checks manifests.
 //!
 //! ```text
-//!   args ──> source  (a proxy's /config_dump, or a file of it) ──> Dump ──> get, status     as it is
-//!                                                                    └──> View ──> why      by ztunnel-core
-//!   args ──> validate (a folder of manifests, by weft-control)
+//!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status   as it is
+//!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why   by ztunnel-core
+//!   args ──> validate, analyze (files of manifests, or a cluster's objects, by weft-control)
+//!        └─> cluster (an API server) ──> enroll, check, analyze, version
 //! ```
 //!
 //! It decides nothing itself: what it says is what the proxy's own code says about the same View.
@@ -15,16 +16,33 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::Result;
 
+mod again;
+mod analyze;
 mod args;
+mod causes;
+mod check;
+mod cluster;
+mod completion;
+mod enroll;
+mod forward;
 mod get;
+mod kinds;
 mod output;
+mod picture;
+mod pods;
+mod roots;
 mod source;
 mod status;
 mod validate;
+mod version;
 pub mod why;
 
 pub use args::Cli;
 use args::Command;
+use check::When;
+pub use cluster::ClusterError;
+use enroll::Direction;
+use picture::Breadth;
 pub use source::{SourceError, read};
 
 /// How it ended, as scripts see it.
@@ -57,19 +75,49 @@ impl From<End> for ExitCode {
 
 /// Does what was asked and writes to `out`.
 pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
-    let format = cli.output;
-    match cli.command {
-        Command::Validate { dir } => validate::validate(&dir, format, out),
-        Command::Get { what, namespace } => {
-            let dump = cli.source.load().await?;
-            get::get(&dump, what, namespace.as_deref(), format, out)?;
-            Ok(End::Fine)
+    let Cli { source, access, within, output: format, command } = cli;
+    let namespace = within.namespace.as_deref();
+    match command {
+        Command::Validate { dir } => return validate::validate(&dir, format, out),
+        Command::Get { what, again } => {
+            return again::whenever_changed(again, out, async |out| {
+                let picture = source.load(&access, get::breadth(what)).await?;
+                get::get(&picture, what, namespace, format, out)?;
+                Ok(End::Fine)
+            })
+            .await;
         }
-        Command::Status => status::status(&cli.source.load().await?, format, out),
-        Command::Why { src, dst, namespace } => {
-            let view = source::view(cli.source.load().await?)?;
-            let explanation = why::explain(&view, &src, &dst, namespace.as_deref())?;
-            why::show(&explanation, format, out)
+        Command::Status(again) => {
+            return again::whenever_changed(again, out, async |out| {
+                let picture = source.load(&access, Breadth::EachProxy).await?;
+                status::status(&picture, format, out)
+            })
+            .await;
         }
+        Command::Why { src, dst } => {
+            let decides = |dump| why::decider(dump, &src, &dst, namespace);
+            let view = source::view(source.load_where(&access, decides).await?)?;
+            let explanation = why::explain(&view, &src, &dst, namespace)?;
+            return why::show(&explanation, format, out);
+        }
+        Command::Enroll(asked) => {
+            enroll::enroll(&access.connect().await?, Direction::In, &asked, format, out).await?;
+        }
+        Command::Unenroll(asked) => {
+            enroll::enroll(&access.connect().await?, Direction::Out, &asked, format, out).await?;
+        }
+        Command::Check { pre } => {
+            let when = if pre { When::BeforeInstallation } else { When::Installed };
+            return check::check(&access.connect().await?, when, namespace, format, out).await;
+        }
+        Command::Analyze { filename: Some(path) } => return analyze::files(&path, format, out),
+        Command::Analyze { filename: None } => {
+            return analyze::cluster(&access.connect().await?, namespace, format, out).await;
+        }
+        Command::Version { client } => {
+            version::version((!client).then_some(&access), format, out).await?;
+        }
+        Command::Completion { shell } => completion::completion(shell, out)?,
     }
+    Ok(End::Fine)
 }

@@ -22,6 +22,19 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| shown(&cell)).collect());
     }
 
+    /// With another column in front.
+    pub(crate) fn led_by(
+        mut self,
+        heading: &'static str,
+        cells: impl IntoIterator<Item = &str>,
+    ) -> Self {
+        self.heading.insert(0, heading);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.insert(0, shown(cell));
+        }
+        self
+    }
+
     pub(crate) fn write(&self, out: &mut impl Write) -> Result<()> {
         let widths: Vec<usize> = self
             .heading
@@ -54,7 +67,7 @@ pub(crate) fn write<W: Write>(
     table: impl FnOnce(&mut W) -> Result<()>,
 ) -> Result<()> {
     match format {
-        Format::Table => table(out),
+        Format::Table | Format::Wide => table(out),
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, value)?;
             Ok(writeln!(out)?)

@@ -11,12 +11,14 @@ use weft_model::{
     dump::{Dump, DumpError},
 };
 
-use crate::args::Source;
+use crate::{causes::last, cluster::ClusterError};
 
 /// How long a proxy may take to answer. It answers from memory, so this is for one that hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A mesh of 100,000 workloads makes about 150 MB.
-const BYTES_MAX: usize = 1 << 30;
+pub(crate) const BYTES_MAX: usize = 1 << 30;
+
+pub(crate) const PAGE: &str = "/config_dump";
 
 /// Each says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,7 @@ pub enum SourceError {
     #[error("--admin {text} is not an http address; write it as http://127.0.0.1:15000")]
     Address { text: String },
     #[error(
-        "no proxy answers at {url}: {reason}; is ztunnel running here, or does --admin name another?"
+        "no proxy answers at {url}: {reason}; is ztunnel running here? --admin names another, --node or a kubeconfig those of a cluster"
     )]
     Unreachable { url: String, reason: String },
     #[error("{url} answered with status {status}; is that the admin address of a proxy?")]
@@ -37,23 +39,30 @@ pub enum SourceError {
     #[error("{origin} is not a config dump: at {path}: {reason}")]
     Malformed { origin: String, path: String, reason: String },
     #[error(
+        "no proxy is ready in namespace {namespace}; `weft check` says why, --mesh-namespace names another"
+    )]
+    NoProxy { namespace: String },
+    #[error("node {node} has no proxy in namespace {namespace}; `weft check` says why")]
+    NoProxyOn { node: String, namespace: String },
+    #[error(
+        "cannot reach the proxy of node {node} by pod {pod}: {reason}; it takes the right to create \
+         pods/portforward in its namespace, and a kubelet that the API server reaches"
+    )]
+    NotForwarded { node: String, pod: String, reason: String },
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(
         "the config dump contradicts itself: {0}; dump it again, and report it if it comes back"
     )]
     Contradiction(#[from] DumpError),
 }
 
-impl Source {
-    pub(crate) async fn load(&self) -> Result<Dump, SourceError> {
-        match &self.file {
-            Some(path) => {
-                let origin = path.display().to_string();
-                let text = text_of(path)
-                    .map_err(|source| SourceError::File { path: origin.clone(), source })?;
-                read(&text, &origin)
-            }
-            None => fetch(&self.admin).await,
-        }
-    }
+/// From a file; `-` is standard input.
+pub(crate) fn from_file(path: &Path) -> Result<Dump, SourceError> {
+    let origin = path.display().to_string();
+    let text = text_of(path);
+    let text = text.map_err(|source| SourceError::File { path: origin.clone(), source })?;
+    read(&text, &origin)
 }
 
 fn text_of(path: &Path) -> std::io::Result<String> {
@@ -80,9 +89,10 @@ pub fn read(text: &str, origin: &str) -> Result<Dump, SourceError> {
     }
 }
 
-async fn fetch(admin: &str) -> Result<Dump, SourceError> {
+/// From a proxy that is reached directly.
+pub(crate) async fn fetch(admin: &str) -> Result<Dump, SourceError> {
     let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
-    let url = format!("{}/config_dump", base.trim_end_matches('/'));
+    let url = format!("{}{PAGE}", base.trim_end_matches('/'));
     let wrong = || SourceError::Address { text: admin.to_owned() };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     // Plain HTTP only: the admin address is on loopback, or forwarded to it.
@@ -100,21 +110,13 @@ async fn fetch(admin: &str) -> Result<Dump, SourceError> {
 async fn get(uri: Uri, url: &str) -> Result<Bytes, SourceError> {
     let unreachable = |reason: String| SourceError::Unreachable { url: url.to_owned(), reason };
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let response = client.get(uri).await.map_err(|e| unreachable(causes(&e)))?;
+    let response = client.get(uri).await.map_err(|e| unreachable(last(&e)))?;
     if response.status() != http::StatusCode::OK {
         let status = response.status().as_u16();
         return Err(SourceError::Status { url: url.to_owned(), status });
     }
     let body = Limited::new(response.into_body(), BYTES_MAX).collect().await;
     Ok(body.map_err(|e| unreachable(e.to_string()))?.to_bytes())
-}
-
-/// The last cause is what an operator can act on ("Connection refused").
-fn causes(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => causes(cause),
-        None => error.to_string(),
-    }
 }
 
 /// The View that the proxy decides on.

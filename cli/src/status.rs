@@ -11,11 +11,15 @@ use crate::{
     End,
     args::Format,
     output::{Table, write},
+    picture::Picture,
 };
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+struct Status<'a> {
+    /// Where several proxies were asked.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node: &'a str,
     workloads: usize,
     services: usize,
     policies: usize,
@@ -25,48 +29,54 @@ struct Status {
     problems: Vec<String>,
 }
 
-pub(crate) fn status(dump: &Dump, format: Format, out: &mut impl Write) -> Result<End> {
-    let connections = dump
-        .workload_state
-        .values()
-        .map(|s| &s.connections)
-        .map(|c| c.inbound.len() + c.outbound.len());
-    let status = Status {
+/// Of one proxy, or of each.
+pub(crate) fn status(picture: &Picture, format: Format, out: &mut impl Write) -> Result<End> {
+    let now = Timestamp::now();
+    let all = picture.dumps().into_iter().map(|(node, dump)| of(node, dump, now));
+    let all: Vec<_> = all.collect();
+    let found = all.iter().any(|status| !status.problems.is_empty());
+    match (picture, all.as_slice()) {
+        (Picture::One(_), [one]) => write(one, format, out, |out| told(&all, out))?,
+        (Picture::One(_) | Picture::Nodes(_), _) => {
+            write(&all, format, out, |out| told(&all, out))?;
+        }
+    }
+    Ok(if found { End::Found } else { End::Fine })
+}
+
+fn of<'a>(node: &'a str, dump: &Dump, now: Timestamp) -> Status<'a> {
+    let connections = dump.workload_state.values().map(|s| &s.connections);
+    let connections = connections.map(|c| c.inbound.len() + c.outbound.len());
+    Status {
+        node,
         workloads: dump.workloads.len(),
         services: dump.services.len(),
         policies: dump.policies.len(),
         pods: dump.workload_state.len(),
         connections: connections.sum(),
         certificates: dump.certificates.len(),
-        problems: problems(dump, Timestamp::now()),
-    };
-    write(&status, format, out, |out| {
-        let mut table = Table::new(&[
-            "WORKLOADS",
-            "SERVICES",
-            "POLICIES",
-            "PODS",
-            "CONNECTIONS",
-            "CERTIFICATES",
-        ]);
-        table.row(
-            [
-                status.workloads,
-                status.services,
-                status.policies,
-                status.pods,
-                status.connections,
-                status.certificates,
-            ]
-            .map(|n| n.to_string()),
-        );
-        table.write(out)?;
+        problems: problems(dump, now),
+    }
+}
+
+fn told(all: &[Status<'_>], out: &mut impl Write) -> Result<()> {
+    let mut table =
+        Table::new(&["WORKLOADS", "SERVICES", "POLICIES", "PODS", "CONNECTIONS", "CERTIFICATES"]);
+    for s in all {
+        let counts = [s.workloads, s.services, s.policies, s.pods, s.connections, s.certificates];
+        table.row(counts.map(|n| n.to_string()));
+    }
+    if all.iter().any(|status| !status.node.is_empty()) {
+        table = table.led_by("NODE", all.iter().map(|status| status.node));
+    }
+    table.write(out)?;
+    for status in all {
+        let on = if status.node.is_empty() { String::new() } else { format!("{}: ", status.node) };
         for problem in &status.problems {
-            writeln!(out, "problem: {problem}")?;
+            writeln!(out, "problem: {on}{problem}")?;
         }
-        Ok(())
-    })?;
-    Ok(if status.problems.is_empty() { End::Fine } else { End::Found })
+    }
+    Ok(())
 }
 
 fn problems(dump: &Dump, now: Timestamp) -> Vec<String> {

@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::Result;
-use weft_model::{Hostname, NameError, Namespace, OriginalDst, Service, View, Workload};
+use weft_model::{
+    Hostname, NameError, Namespace, OriginalDst, Service, View, Workload, dump::Dump,
+};
 use ztunnel_core::{Answer, Effect, Encryption, Explanation, PolicyStep, Route};
 
 use crate::{End, args::Format, output::write};
@@ -43,6 +45,16 @@ pub fn explain(
     let source = client(view, src, namespace)?;
     let dst = destination(view, source, dst)?;
     Ok(ztunnel_core::why(view, source, dst))
+}
+
+/// The node whose proxy decides: that of the destination, where there is one.
+pub(crate) fn decider(dump: Dump, src: &str, dst: &str, namespace: Option<&str>) -> Option<String> {
+    let view = crate::source::view(dump).ok()?;
+    let explanation = explain(&view, src, dst, namespace).ok()?;
+    let ends = explanation.routes.iter().filter_map(|route| route.workload.as_ref());
+    let mut nodes =
+        ends.filter_map(|uid| view.workload(uid)).map(|workload| workload.node.to_string());
+    nodes.find(|node| !node.is_empty())
 }
 
 fn client<'v>(

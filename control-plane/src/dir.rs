@@ -28,7 +28,7 @@ pub use watch::{WatchError, Watcher};
 /// Larger files are refused: nobody writes them by hand, and parsing one costs many times its size.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// A folder of manifests, at the last time that it was read.
+/// A folder of manifests, or a single file, at the last time that it was read.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -75,9 +75,14 @@ impl Folder {
     /// Blocks on the disk.
     pub fn read(&mut self) -> std::io::Result<Difference> {
         let mut paths = Vec::new();
-        list(&self.root, &mut paths)?;
+        let mut root = self.root.clone();
+        if root.is_file() {
+            paths.push(root.clone());
+            root.pop();
+        } else {
+            list(&root, &mut paths)?;
+        }
         paths.sort();
-        let root = self.root.clone();
         let relative = |path: &Path| path.strip_prefix(&root).unwrap_or(path).to_owned();
         let present: Vec<PathBuf> = paths.iter().map(|path| relative(path)).collect();
         self.files.retain(|path, _| present.binary_search(path).is_ok());

@@ -57,4 +57,4 @@ pub use review::NodeAccounts;
 pub use run::{Options, Running, node_token, start};
 pub use source::Source;
 pub use trust::{CaSource, LostRoot};
-pub use validate::validate;
+pub use validate::{analyze, validate};

@@ -29,6 +29,7 @@ pub use networking::{
     Location, Resolution, ServiceEntry, ServiceEntryAddress, ServiceEntryPort, ServiceEntrySpec,
     ServiceEntryStatus, WorkloadEntry, WorkloadEntrySpec, WorkloadSelector,
 };
+pub(crate) use parse::drop_nulls;
 pub use parse::{ParseError, Parsed, parse};
 pub use security::{AuthorizationPolicy, PeerAuthentication};
 

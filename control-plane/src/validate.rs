@@ -1,12 +1,19 @@
-//! What is wrong with a folder of manifests, without serving it.
+//! What is wrong with a folder or a file of manifests, without serving it.
 
 use std::path::Path;
 
+use serde_json::Value;
 use weft_model::TrustDomain;
 
-use crate::{Problem, compile::Mesh, dir::Folder, index::Index};
+use crate::{
+    FieldProblem, Problem,
+    compile::Mesh,
+    dir::Folder,
+    index::Index,
+    objects::{Kind, Name, ObjectKey, ParseError, Parsed, drop_nulls, parse},
+};
 
-/// Everything wrong with the manifests in a folder, in the order of files and lines; empty when all is well.
+/// Everything wrong with the manifests in a folder, or in one file, in the order of files and lines; empty when all is well.
 /// They are compiled too, for a mesh with default names. Blocks on the disk.
 pub fn validate(folder: &Path) -> Vec<Problem> {
     let mut read = Folder::new(folder);
@@ -27,6 +34,33 @@ pub fn validate(folder: &Path) -> Vec<Problem> {
     difference.apply.iter().for_each(|object| index.apply(object));
     index.flush();
     problems(&read, &index)
+}
+
+/// Everything wrong with an API server's objects, each with its kind, as far as they can be judged without what
+/// is not among them. They are compiled as [`validate`] does it.
+pub fn analyze(mut objects: Vec<(Kind, Value)>) -> Vec<Problem> {
+    // Policies before the pods that they guard, as a folder's.
+    objects.sort_by_key(|(kind, _)| *kind);
+    let mut index = Index::new(Mesh::new("Kubernetes", TrustDomain::default()));
+    let mut problems = Vec::new();
+    for (kind, mut value) in objects {
+        drop_nulls(&mut value);
+        let text = |field| value["metadata"][field].as_str().unwrap_or_default();
+        let key = ObjectKey { kind, name: Name::new(text("namespace"), text("name")) };
+        match parse(kind, value) {
+            // Why one is unreadable is among the problems of the index.
+            Ok(Parsed::Object(object) | Parsed::Unreadable(object, _)) => index.apply(&object),
+            Err(ParseError { field, message }) => {
+                let value = String::new();
+                problems.push(FieldProblem { object: key, field, value, message });
+            }
+        }
+    }
+    index.flush();
+    problems.extend(index.problems());
+    problems.sort();
+    problems.dedup();
+    problems.into_iter().map(Problem::in_cluster).collect()
 }
 
 /// What is wrong with the files, and with what they mean.

@@ -248,3 +248,28 @@ fn a_name_from_outside_cannot_move_the_terminals_cursor() {
     assert_eq!(ran.code, 0, "{}", ran.error);
     assert!(!ran.out.contains('\u{1b}'), "{:?}", ran.out);
 }
+
+#[test]
+fn the_version_is_known_without_a_cluster() {
+    let ran = weft(&["version", "--client"], "");
+    assert_eq!((ran.code, ran.out.as_str()), (0, "weft: 0.1.0\n"));
+    let ran = weft(&["version", "--kubeconfig", "/nowhere/config"], "");
+    assert_eq!(ran.code, 0, "{}", ran.error);
+    assert!(
+        ran.out.contains("not known: cannot use the kubeconfig /nowhere/config"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn each_shell_is_given_all_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = weft(&["completion", shell], "");
+        assert_eq!(ran.code, 0, "{shell}: {}", ran.error);
+        for command in ["unenroll", "validate", "connections"] {
+            assert!(ran.out.contains(command), "{shell} does not know {command}");
+        }
+    }
+    assert_eq!(weft(&["completion", "tcsh"], "").code, 2);
+}

@@ -56,6 +56,18 @@ pub fn parse(kind: Kind, mut value: Value) -> Result<Parsed, ParseError> {
     })
 }
 
+/// In Kubernetes a null field is an absent one.
+pub(crate) fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Taken out of the document.
 fn metadata(value: &mut Value) -> Result<ObjectMeta, ParseError> {
     let metadata = value.as_object_mut().and_then(|document| document.remove("metadata"));

@@ -11,7 +11,7 @@ use super::resource::{Resource, What};
 use crate::{
     FieldProblem,
     escape::shown,
-    objects::{Kind, Name, Object, ObjectKey, Parsed, parse},
+    objects::{Kind, Name, Object, ObjectKey, Parsed, drop_nulls, parse},
     written::{Form, Written},
 };
 
@@ -209,18 +209,6 @@ impl Head {
             return Err(Rubbish::Nameless);
         }
         Ok(Name { namespace: self.namespace.unwrap_or_default(), name: self.name })
-    }
-}
-
-/// In Kubernetes a null field is an absent one.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

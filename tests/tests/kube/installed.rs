@@ -1,7 +1,7 @@
 //! The chart, installed on a real API server and run by two nodes as it says, with the rights that it gives; and pods
 //! of users who have not heard of it.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
@@ -246,6 +246,14 @@ spec:
         let sandbox = self.kubelet(node)?.sandbox(MESH, &pod)?;
         let args = [&["--admin", "http://127.0.0.1:15000"], args].concat();
         let output = sandbox.run(&binary("weft")?.to_string_lossy(), &args)?;
+        Ok(String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?)
+    }
+
+    /// What `weft` says to somebody who has no more than a kubeconfig.
+    pub(crate) fn weft_outside(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(binary("weft")?);
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(args);
+        let output = command.output().context("run weft")?;
         Ok(String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?)
     }
 

@@ -30,6 +30,8 @@ async fn an_installed_chart_and_a_label_give_encryption_identity_and_policy() ->
         captured.refuse_clear_text()?;
         ensure!(captured.packets > 0, "nothing passed at all");
     }
+    let check = scene.weft_outside(&["check"])?;
+    ensure!(check.contains("3 are in the mesh") && check.contains("no problems"), "{check}");
     let log = scene.proxy_log(1).await?;
     ensure!(log.contains("ns/shop/sa/client"), "the proxy of web does not say who called: {log}");
 
