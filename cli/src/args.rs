@@ -28,7 +28,7 @@ pub struct Cli {
 /// none, those of the cluster.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// Admin address of the proxy, such as http://127.0.0.1:15000.
+    /// Admin address of the proxy, such as `http://127.0.0.1:15000`.
     #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["node", "all_nodes"])]
     pub admin: Option<String>,
     /// A dump in a file (JSON or YAML) instead; `-` is standard input.
@@ -113,6 +113,9 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE|DIR")]
         filename: Option<PathBuf>,
     },
+    /// The CA of a cluster's mesh.
+    #[command(subcommand)]
+    Ca(Ca),
     /// Says which versions run.
     Version {
         /// Only this program's.
@@ -121,6 +124,14 @@ pub enum Command {
     },
     /// Writes a script that completes commands in a shell.
     Completion { shell: Shell },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Ca {
+    /// Says what is trusted and until when, and how far a change of roots is.
+    Status,
+    /// Asks for another root; the change then takes its steps by itself.
+    Rotate,
 }
 
 #[derive(Debug, Args)]

@@ -14,23 +14,25 @@ use crate::{args::Access, causes::last};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// Of what is written.
+pub(crate) const MANAGER: &str = "weft-cli";
 /// Objects of a page.
 const PAGE: u32 = 500;
 
 /// Each says what to do next, where something can be done.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("cannot use the kubeconfig{of}: {reason}", of = of(file.as_ref()), reason = last(source))]
-    Kubeconfig { file: Option<PathBuf>, source: KubeconfigError },
-    #[error("no cluster is configured: {reason}; name one by --kubeconfig or KUBECONFIG", reason = last(source))]
-    NotFound { source: InferConfigError },
+    #[error("cannot use the kubeconfig{of}: {reason}", of = of(file.as_ref()), reason = last(cause))]
+    Kubeconfig { file: Option<PathBuf>, cause: KubeconfigError },
+    #[error("no cluster is configured: {reason}; name one by --kubeconfig or KUBECONFIG", reason = last(cause))]
+    NotFound { cause: InferConfigError },
     #[error("the API server refused to {doing}: {reason}")]
     Refused { doing: String, reason: String },
     #[error(
         "cannot {doing}: {reason}; does the API server run, and is it that of --context and --kubeconfig?",
-        reason = last(source)
+        reason = last(cause)
     )]
-    Unreachable { doing: String, source: kube::Error },
+    Unreachable { doing: String, cause: kube::Error },
     #[error("{what} does not exist")]
     Missing { what: String },
 }
@@ -65,7 +67,7 @@ impl Access {
     async fn config(&self) -> Result<Config, ClusterError> {
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let failed = |source| ClusterError::Kubeconfig { file: self.kubeconfig.clone(), source };
+        let failed = |cause| ClusterError::Kubeconfig { file: self.kubeconfig.clone(), cause };
         if let Some(file) = &self.kubeconfig {
             let read = Kubeconfig::read_from(file).map_err(failed)?;
             return Config::from_custom_kubeconfig(read, &options).await.map_err(failed);
@@ -73,7 +75,7 @@ impl Access {
         if self.context.is_some() {
             return Config::from_kubeconfig(&options).await.map_err(failed);
         }
-        Config::infer().await.map_err(|source| ClusterError::NotFound { source })
+        Config::infer().await.map_err(|cause| ClusterError::NotFound { cause })
     }
 }
 
@@ -93,7 +95,7 @@ pub(crate) fn failed(doing: &str) -> impl Fn(kube::Error) -> ClusterError + use<
         kube::Error::Api(status) => {
             ClusterError::Refused { doing: doing.clone(), reason: status.message }
         }
-        source => ClusterError::Unreachable { doing: doing.clone(), source },
+        cause => ClusterError::Unreachable { doing: doing.clone(), cause },
     }
 }
 

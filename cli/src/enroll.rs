@@ -14,13 +14,10 @@ use weft_model::enrollment::{Enrollment, ISTIO_LABEL, WEFT_LABEL, Wish};
 
 use crate::{
     args::{Enroll, Format},
-    cluster::{Cluster, ClusterError, failed_on, list},
+    cluster::{Cluster, ClusterError, MANAGER, failed_on, list},
     output::write,
     pods::{enrollment_of, label, wish},
 };
-
-/// Of what is written.
-const MANAGER: &str = "weft-cli";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {

@@ -9,7 +9,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use tokio::{task::JoinSet, time};
+use tokio::{io::DuplexStream, task::JoinSet, time};
+
+use weft_model::dump::Dump;
 
 use crate::{
     causes::last,
@@ -17,7 +19,6 @@ use crate::{
     pods::{is_ready, node_of},
     source::{BYTES_MAX, PAGE, SourceError, read},
 };
-use weft_model::dump::Dump;
 
 const ADMIN_PORT: u16 = 15000;
 /// For all of it: the way, and the page.
@@ -69,9 +70,7 @@ fn born(pod: &Pod) -> Option<k8s_openapi::jiff::Timestamp> {
 
 async fn dump(cluster: &Cluster, pod: &Pod, node: &str) -> Result<Dump, SourceError> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let body = time::timeout(WITHIN, page(cluster, name))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", WITHIN.as_secs())));
+    let body = page(cluster, name, ADMIN_PORT, PAGE).await;
     let pod = format!("{}/{name}", cluster.mesh);
     let unreachable =
         |reason| SourceError::NotForwarded { node: node.to_owned(), pod: pod.clone(), reason };
@@ -79,31 +78,40 @@ async fn dump(cluster: &Cluster, pod: &Pod, node: &str) -> Result<Dump, SourceEr
     read(&String::from_utf8_lossy(&body), &format!("the proxy of node {node}"))
 }
 
-async fn page(cluster: &Cluster, pod: &str) -> Result<Bytes, String> {
+/// What a pod of the mesh answers on its loopback. Errors: why it does not.
+pub(crate) async fn page(
+    cluster: &Cluster,
+    pod: &str,
+    port: u16,
+    path: &str,
+) -> Result<Bytes, String> {
+    let late = |_| Err(format!("no answer within {} s", WITHIN.as_secs()));
+    time::timeout(WITHIN, ask(cluster, pod, port, path)).await.unwrap_or_else(late)
+}
+
+async fn ask(cluster: &Cluster, pod: &str, port: u16, path: &str) -> Result<Bytes, String> {
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &cluster.mesh);
-    let forwarded = pods.portforward(pod, &[ADMIN_PORT]).await;
+    let forwarded = pods.portforward(pod, &[port]).await;
     let mut forwarded = forwarded.map_err(|error| failed("forward a port")(error).to_string())?;
-    let stream = forwarded.take_stream(ADMIN_PORT).ok_or("the way has no end")?;
-    let refusal = forwarded.take_error(ADMIN_PORT);
-    match exchange(TokioIo::new(stream)).await {
-        Ok(body) => Ok(body),
-        Err(reason) => {
-            // What the node says of its own end explains more. It has said it, or the way is closed by now.
-            forwarded.abort();
-            let said = match refusal {
-                Some(refusal) => refusal.await,
-                None => None,
-            };
-            Err(said.map_or(reason, |said| said.trim().to_owned()))
+    let stream = forwarded.take_stream(port).ok_or("the way has no end")?;
+    let refusal = forwarded.take_error(port);
+    let answer = exchange(TokioIo::new(stream), port, path).await;
+    // The way is closed, or nobody needs it any more.
+    forwarded.abort();
+    match (answer, refusal) {
+        // What the node says of its own end explains more.
+        (Err(reason), Some(refusal)) => {
+            Err(refusal.await.map_or(reason, |said| said.trim().to_owned()))
         }
+        (answer, _) => answer,
     }
 }
 
-async fn exchange(stream: TokioIo<tokio::io::DuplexStream>) -> Result<Bytes, String> {
+async fn exchange(stream: TokioIo<DuplexStream>, port: u16, path: &str) -> Result<Bytes, String> {
     let (mut ask, connection) = http1::handshake(stream).await.map_err(|e| last(&e))?;
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
-    let request = Request::get(PAGE).header(HOST, format!("127.0.0.1:{ADMIN_PORT}"));
+    let request = Request::get(path).header(HOST, format!("127.0.0.1:{port}"));
     let request = request.body(Empty::<Bytes>::new()).map_err(|e| last(&e))?;
     let response = ask.send_request(request).await.map_err(|e| last(&e))?;
     if response.status() != StatusCode::OK {

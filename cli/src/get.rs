@@ -91,7 +91,7 @@ fn list<T: Serialize>(
         if all.iter().all(|on| on.node.is_empty()) {
             return table.write(out);
         }
-        table.led_by("NODE", all.iter().map(|on| on.node)).write(out)
+        table.led_by("NODE", all.iter().map(|on| on.node).collect()).write(out)
     })
 }
 

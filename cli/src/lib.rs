@@ -4,7 +4,7 @@
 //!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status   as it is
 //!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why   by ztunnel-core
 //!   args ──> validate, analyze (files of manifests, or a cluster's objects, by weft-control)
-//!        └─> cluster (an API server) ──> enroll, check, analyze, version
+//!        └─> cluster (an API server) ──> enroll, check, analyze, ca, version
 //! ```
 //!
 //! It decides nothing itself: what it says is what the proxy's own code says about the same View.
@@ -19,6 +19,7 @@ use anyhow::Result;
 mod again;
 mod analyze;
 mod args;
+mod ca;
 mod causes;
 mod check;
 mod cluster;
@@ -38,7 +39,7 @@ mod version;
 pub mod why;
 
 pub use args::Cli;
-use args::Command;
+use args::{Ca, Command};
 use check::When;
 pub use cluster::ClusterError;
 use enroll::Direction;
@@ -114,6 +115,8 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
         Command::Analyze { filename: None } => {
             return analyze::cluster(&access.connect().await?, namespace, format, out).await;
         }
+        Command::Ca(Ca::Status) => ca::status(&access.connect().await?, format, out).await?,
+        Command::Ca(Ca::Rotate) => ca::rotate(&access.connect().await?, out).await?,
         Command::Version { client } => {
             version::version((!client).then_some(&access), format, out).await?;
         }

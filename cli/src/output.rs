@@ -23,11 +23,7 @@ impl Table {
     }
 
     /// With another column in front.
-    pub(crate) fn led_by(
-        mut self,
-        heading: &'static str,
-        cells: impl IntoIterator<Item = &str>,
-    ) -> Self {
+    pub(crate) fn led_by(mut self, heading: &'static str, cells: Vec<&str>) -> Self {
         self.heading.insert(0, heading);
         for (row, cell) in self.rows.iter_mut().zip(cells) {
             row.insert(0, shown(cell));

@@ -67,7 +67,7 @@ fn told(all: &[Status<'_>], out: &mut impl Write) -> Result<()> {
         table.row(counts.map(|n| n.to_string()));
     }
     if all.iter().any(|status| !status.node.is_empty()) {
-        table = table.led_by("NODE", all.iter().map(|status| status.node));
+        table = table.led_by("NODE", all.iter().map(|status| status.node).collect());
     }
     table.write(out)?;
     for status in all {

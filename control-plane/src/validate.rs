@@ -45,7 +45,8 @@ pub fn analyze(mut objects: Vec<(Kind, Value)>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (kind, mut value) in objects {
         drop_nulls(&mut value);
-        let text = |field| value["metadata"][field].as_str().unwrap_or_default();
+        let meta = |field| value.get("metadata")?.get(field)?.as_str();
+        let text = |field| meta(field).unwrap_or_default();
         let key = ObjectKey { kind, name: Name::new(text("namespace"), text("name")) };
         match parse(kind, value) {
             // Why one is unreadable is among the problems of the index.
@@ -68,6 +69,16 @@ pub(crate) fn problems(folder: &Folder, index: &Index) -> Vec<Problem> {
     let compiled = index.problems().into_iter().map(|problem| folder.locate(problem));
     let mut all: Vec<Problem> = folder.problems().into_iter().chain(compiled).collect();
     all.sort();
-    all.dedup();
+    // Of what cannot be read, the reader says why, and the compiler that and what follows.
+    all.dedup_by(|later, earlier| {
+        let of = |problem: &Problem| {
+            (problem.file.clone(), problem.line, problem.object.clone(), problem.field.clone())
+        };
+        let same = of(later) == of(earlier) && later.message.starts_with(&earlier.message);
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
     all
 }

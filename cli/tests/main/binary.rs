@@ -1,7 +1,9 @@
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -267,9 +269,50 @@ fn each_shell_is_given_all_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = weft(&["completion", shell], "");
         assert_eq!(ran.code, 0, "{shell}: {}", ran.error);
-        for command in ["unenroll", "validate", "connections"] {
-            assert!(ran.out.contains(command), "{shell} does not know {command}");
+        for word in ["unenroll", "validate", "kubeconfig"] {
+            assert!(ran.out.contains(word), "{shell} does not know {word}");
         }
     }
     assert_eq!(weft(&["completion", "tcsh"], "").code, 2);
+}
+
+#[test]
+fn a_wide_table_has_more_columns() {
+    let ran = ask(&["get", "workloads", "-o", "wide"]);
+    assert!(ran.out.contains("Kubernetes//Pod/shop/web-0"), "{}", ran.out);
+    let ran = ask(&["get", "services", "-o", "wide"]);
+    assert!(ran.out.contains("Kubernetes//Pod/shop/web-1"), "{}", ran.out);
+}
+
+#[test]
+fn what_is_watched_is_said_again_when_it_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dump.json");
+    std::fs::write(&file, DUMP).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["--file", file.to_str().unwrap(), "get", "workloads", "-w"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (tell, told) = mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
+    let until = |word: &str| {
+        let mut lines = 0;
+        while !told.recv_timeout(Duration::from_mins(1)).unwrap().contains(word) {
+            lines += 1;
+        }
+        lines
+    };
+    assert_eq!(until("web-1"), 4);
+    let next = folder.path().join("next");
+    std::fs::write(&next, DUMP.replace("web-1", "web-9")).unwrap();
+    std::fs::rename(&next, &file).unwrap();
+    // An empty line, and all of it once.
+    assert_eq!(until("web-9"), 5);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap().ok();
 }

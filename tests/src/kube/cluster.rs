@@ -300,6 +300,8 @@ impl Servers {
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged",
+            // Kubelets are in the test, wherever their nodes are.
+            "--kubelet-preferred-address-types=ExternalIP",
             // Its own address is a loopback one, which no endpoint may be.
             "--endpoint-reconciler-type=none",
             "--profiling=false",

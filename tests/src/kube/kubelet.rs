@@ -5,6 +5,7 @@
 //!   container  a program, started again and probed
 //!   image      what the images of this project hold
 //!   root       the file system of a container of such an image
+//!   forward    a port of a pod, for the API server
 //!   field      fields of the pod, as its containers are told
 //!   files      what its containers find there
 //!   volumes    folders, filled as the pod says
@@ -22,6 +23,7 @@ mod cni;
 mod container;
 mod field;
 mod files;
+mod forward;
 mod host;
 mod image;
 mod names;
@@ -57,6 +59,7 @@ use tokio::sync::oneshot;
 
 use self::{
     cni::Folders,
+    forward::Door,
     host::Host,
     worker::{Key, Order, Places, Worker, lock},
 };
@@ -83,7 +86,9 @@ impl Kubelet {
         let node = Arc::new(node);
         let user = format!("system:node:{}", node.name());
         let config = cluster.config_as(&user, &["system:nodes", "system:authenticated"])?;
-        register(Client::try_from(config.clone())?, &node, zone).await?;
+        let door = Door::open()?;
+        let client = Client::try_from(config.clone())?;
+        register(client, &node, zone, door.address()?.port()).await?;
         // Made by the API server for a node that was never ready; a kubelet may not remove it.
         let taints = Patch::Merge(json!({"spec": {"taints": null}}));
         let nodes = Api::<NodeObject>::all(cluster.client()?);
@@ -100,7 +105,7 @@ impl Kubelet {
             workers: BTreeMap::new(),
             asked,
         };
-        let thread = Some(thread::spawn(move || pods.run(config, stopped)));
+        let thread = Some(thread::spawn(move || pods.run(config, door, stopped)));
         Ok(Self { node, folders, places, asks, stop: Some(stop), thread })
     }
 
@@ -149,7 +154,7 @@ impl Drop for Kubelet {
     }
 }
 
-async fn register(client: Client, node: &Node, zone: &str) -> Result<()> {
+async fn register(client: Client, node: &Node, zone: &str, port: u16) -> Result<()> {
     let name = node.name();
     let index = name.trim_start_matches("node-");
     let object = json!({
@@ -173,7 +178,10 @@ async fn register(client: Client, node: &Node, zone: &str) -> Result<()> {
             {"type": "InternalIP", "address": format!("10.0.0.{index}")},
             {"type": "InternalIP", "address": format!("fd00::{index}")},
             {"type": "Hostname", "address": name},
+            // Where the API server asks the kubelet, which is a part of the test.
+            {"type": "ExternalIP", "address": "127.0.0.1"},
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "capacity": {"pods": "110", "cpu": "2", "memory": "8Gi"},
         "allocatable": {"pods": "110", "cpu": "2", "memory": "8Gi"},
         "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
@@ -203,7 +211,7 @@ struct Running {
 }
 
 impl Pods {
-    fn run(mut self, config: Config, stopped: oneshot::Receiver<()>) {
+    fn run(mut self, config: Config, door: Door, stopped: oneshot::Receiver<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime needs only file descriptors");
         runtime.block_on(async {
@@ -213,6 +221,7 @@ impl Pods {
                 biased;
                 _ = stopped => {}
                 () = names::follow(self.names.clone(), files::hosts(self.node.dir())) => {}
+                () = door.serve(self.places.clone()) => {}
                 () = self.follow(client) => {}
             }
             // The workers' own calls are driven here, until they have ended.

@@ -49,7 +49,8 @@ impl Said {
 fn label(cluster: &Cluster, object: &[&str]) -> Result<Value> {
     let found = cluster.kubectl(&[&["get", "-o", "json"], object].concat())?;
     let found: Value = serde_json::from_str(&found)?;
-    Ok(found["metadata"]["labels"]["istio.io/dataplane-mode"].clone())
+    let label = found.pointer("/metadata/labels/istio.io~1dataplane-mode");
+    Ok(label.cloned().unwrap_or_default())
 }
 
 async fn two_pods(cluster: &Cluster) -> Result<()> {
@@ -197,8 +198,7 @@ spec: {{nodeName: node-1, containers: [{{name: ztunnel, image: app}}]}}
 #[tokio::test]
 async fn weft_analyze_says_of_a_cluster_what_it_says_of_its_manifests() -> Result<()> {
     let cluster = defined().await?;
-    let fine = weft(&cluster, &["analyze"])?;
-    fine.expect(0, &["no problems in the cluster"])?;
+    weft(&cluster, &["analyze"])?.expect(0, &["no problems in the cluster"])?;
 
     let cidr = "{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}";
     write(&cluster, "AuthorizationPolicy", "cidr", cidr)?;
@@ -241,5 +241,78 @@ ports: null
         lines.collect()
     };
     ensure!(told(&said.out) == told(&found.out), "{}\nis not\n{}", said.out, found.out);
+    Ok(())
+}
+
+#[tokio::test]
+async fn weft_ca_rotate_asks_for_another_root_once_and_weft_ca_status_says_how_far_it_is()
+-> Result<()> {
+    let cluster = defined().await?;
+    let bundle = "ConfigMap weft-system/weft-trust-bundle does not exist";
+    weft(&cluster, &["ca", "status"])?.expect(1, &[bundle])?;
+    let control = Control::start(&cluster).await?;
+    eventually("the duty is held", LONG, async || {
+        let said = weft(&cluster, &["ca", "status"]).ok()?.expect(0, &["root "]).ok()?;
+        (!said.out.contains("tended by nobody")).then_some(())
+    })
+    .await?;
+    // The control plane is in this process, and no pod of the cluster.
+    let alone = ["the control plane cannot be asked: no replica of the control plane is ready"];
+    weft(&cluster, &["ca", "status"])?.expect(0, &alone)?;
+
+    let missing = "Deployment weft-system/weft-control does not exist";
+    weft(&cluster, &["ca", "rotate"])?.expect(1, &[missing])?;
+    let deployment = |args: &str| {
+        cluster.apply(&format!(
+            "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: weft-control, namespace: {MESH}}}
+spec:
+  replicas: 0
+  selector: {{matchLabels: {{a: b}}}}
+  template:
+    metadata: {{labels: {{a: b}}}}
+    spec: {{containers: [{{name: weft-control, image: app, args: [{args}]}}]}}
+"
+        ))
+    };
+    deployment("--ca-secret=cacerts")?;
+    weft(&cluster, &["ca", "rotate"])?.expect(1, &["Secret cacerts, which others keep"])?;
+    deployment("run")?;
+    let roots = |said: &Said| said.out.lines().filter(|line| line.starts_with("root ")).count();
+    let before = weft(&cluster, &["ca", "status"])?;
+    ensure!(roots(&before) == 1, "before a change: {}", before.out);
+    weft(&cluster, &["ca", "rotate"])?.expect(0, &["another root is asked for"])?;
+    eventually("the next root is published beside the first", LONG, async || {
+        (roots(&weft(&cluster, &["ca", "status"]).ok()?) == 2).then_some(())
+    })
+    .await?;
+    control.stop().await?;
+
+    // Nobody takes it up now.
+    weft(&cluster, &["ca", "rotate"])?.expect(0, &[])?;
+    weft(&cluster, &["ca", "rotate"])?.expect(1, &["was asked for already (20"])?;
+    weft(&cluster, &["ca", "status"])?.expect(0, &["and nobody has begun"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn weft_names_the_node_whose_proxy_it_cannot_reach_and_why() -> Result<()> {
+    let cluster = defined().await?;
+    weft(&cluster, &["status"])?.expect(1, &["no proxy is ready in namespace weft-system"])?;
+    weft(&cluster, &["get", "workloads", "--node", "node-2"])?
+        .expect(1, &["node node-2 has no proxy in namespace weft-system"])?;
+
+    // A pod whose node has no kubelet that could be asked.
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: weft-node-1, namespace: {MESH}, labels: {{app.kubernetes.io/name: weft-node}}}}
+spec: {{nodeName: node-1, containers: [{{name: ztunnel, image: app}}]}}
+"
+    ))?;
+    let why =
+        ["node node-1", "pod weft-system/weft-node-1: ", "kubelet that the API server reaches"];
+    weft(&cluster, &["get", "workloads", "--node", "node-1"])?.expect(1, &why)?;
     Ok(())
 }

@@ -48,6 +48,19 @@ async fn an_installed_chart_and_a_label_give_encryption_identity_and_policy() ->
     scene.becomes(CLIENT, WEB, Answer::Given).await?;
     let why = scene.weft(1, &["why", "shop/intruder", "web.shop:80"]).await?;
     ensure!(why.contains("no-intruders"), "weft why says: {why}");
+    // The same without knowing of nodes and pods: the API server forwards to the proxy that decides.
+    let from_outside = scene.weft_outside(&["why", "shop/intruder", "web.shop:80"])?;
+    ensure!(from_outside == why, "from outside weft why says: {from_outside}");
+    let certs = scene.weft_outside(&["get", "certs", "--all-nodes"])?;
+    for (node, pod) in [("node-1", "client"), ("node-2", "web")] {
+        let told =
+            certs.lines().any(|it| it.starts_with(node) && it.contains(&format!("/sa/{pod}")));
+        ensure!(told, "no certificate of {pod} on {node}: {certs}");
+    }
+    let ca = scene.weft_outside(&["ca", "status"])?;
+    ensure!(ca.contains("kept by own, stage settled"), "weft ca status says: {ca}");
+    let versions = scene.weft_outside(&["version"])?;
+    ensure!(versions.contains("control plane: 0.1.0 (2)\nnodes: 0.1.0 (2)"), "{versions}");
     let log = scene.proxy_log(1).await?;
     let told = log.lines().any(|line| line.contains("no-intruders") && line.contains("intruder"));
     ensure!(told, "the access log does not name the policy: {log}");
