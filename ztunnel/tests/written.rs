@@ -2,8 +2,10 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
+
+use tracing::Dispatch;
 
 use ztunnel::{
     config::{Log, LogFilter, LogFormat},
@@ -23,11 +25,20 @@ impl Write for Lines {
     }
 }
 
+/// While there is only one in the process, a thread without any may be the first to come by an event, and switches it
+/// off for all (tracing-core, `callsite`). So there are always two.
+static OTHER: LazyLock<(Logging, Dispatch)> = LazyLock::new(|| logging(io::sink()));
+
+fn logging(to: impl Write + Send + 'static) -> (Logging, Dispatch) {
+    let config = Log { level: LogFilter::default(), format: LogFormat::Text };
+    Logging::new(&config, to).unwrap()
+}
+
 /// All that is logged on this thread while something is done, at the default level.
 pub(crate) fn written(during: impl FnOnce()) -> String {
     let lines = Lines::default();
-    let config = Log { level: LogFilter::default(), format: LogFormat::Text };
-    let (logging, dispatch) = Logging::new(&config, lines.clone()).unwrap();
+    LazyLock::force(&OTHER);
+    let (logging, dispatch) = logging(lines.clone());
     tracing::dispatcher::with_default(&dispatch, during);
     logging.flush();
     let bytes = lines.0.lock().unwrap().clone();
