@@ -388,6 +388,28 @@ fn above_the_limit_the_newest_streams_of_the_heaviest_identity_are_cut() {
 }
 
 #[test]
+fn a_pod_that_left_is_forgotten_once_its_connections_have_ended() {
+    run(async |node| {
+        let app = node.network.listen(at(WEB, 80));
+        let open = streams(&node, "client", &app, 1).await;
+        let uid = PodUid("web".into());
+        let pod = node.worker.pods().first().map(Rc::downgrade).unwrap();
+        node.worker.remove(&uid);
+        let forgotten = async {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            assert!(pod.upgrade().is_some(), "its connection is open");
+            drop(open);
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            assert!(pod.upgrade().is_none(), "its sockets, and so its namespace, are still held");
+        };
+        tokio::select! {
+            () = node.worker.tend() => unreachable!("views go on"),
+            () = forgotten => {}
+        }
+    });
+}
+
+#[test]
 fn draining_tells_the_peer_and_lets_what_is_open_finish() {
     run(async |node| {
         let app = node.network.listen(at(WEB, 80));

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, task::Poll};
 
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 /// The connections of one pod on one worker. Dropping it ends them.
 #[derive(Debug, Default)]
@@ -13,33 +13,50 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// Must be called within a `LocalSet`.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) -> AbortHandle {
-        let mut running = self.running.borrow_mut();
-        // Those that have ended leave here: as many as come, so the set stays as small as what runs.
-        while let Some(ended) = running.try_join_next() {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a connection's task panicked: this is a bug");
-            }
+        // As many leave as come, so the set stays as small as what runs.
+        self.let_ended_go();
+        self.running.borrow_mut().spawn_local(task)
+    }
+
+    fn let_ended_go(&self) {
+        while let Some(ended) = self.running.borrow_mut().try_join_next() {
+            tell(ended);
         }
-        running.spawn_local(task)
     }
 
     /// Completes when all have ended, also those that are spawned meanwhile.
     pub(crate) async fn idle(&self) {
         std::future::poll_fn(|cx| {
-            while let Poll::Ready(Some(_)) = self.running.borrow_mut().poll_join_next(cx) {}
-            if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            loop {
+                // Not borrowed while the end is told.
+                let ended = self.running.borrow_mut().poll_join_next(cx);
+                match ended {
+                    Poll::Ready(Some(ended)) => tell(ended),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
         })
         .await;
     }
 
+    /// Whether all have ended.
     pub(crate) fn is_empty(&self) -> bool {
+        // A set counts one that has ended until it is taken out.
+        self.let_ended_go();
         self.running.borrow().is_empty()
     }
 
     /// Ends all at once.
     pub(crate) fn abort(&self) {
         self.running.borrow_mut().abort_all();
+    }
+}
+
+fn tell(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked: this is a bug");
     }
 }
