@@ -29,14 +29,13 @@ impl Node {
     pub(crate) fn sandbox(&self, name: &str, id: &str, host: u8) -> Result<Sandbox> {
         let index = self.index();
         let namespace = Namespace::new(self.ground(), id)?;
-        // The kernel allows 15 characters.
-        let link: String = format!("v-{id}").chars().take(15).collect();
+        let (v4, v6) = (format!("10.1.{index}.{host}"), format!("fd01:{index}::{host}"));
+        let link = link(id);
         self.namespace().ip(&format!(
             "link add {link} type veth peer name eth0 netns {}
              link set {link} master br0 up",
             namespace.name()
         ))?;
-        let (v4, v6) = (format!("10.1.{index}.{host}"), format!("fd01:{index}::{host}"));
         namespace.ip(&format!(
             "link set eth0 up
              addr add {v4}/24 dev eth0
@@ -45,6 +44,17 @@ impl Node {
              route add default via fd01:{index}::1"
         ))?;
         self.sandbox_in(Arc::new(namespace), name, id, [v4, v6])
+    }
+
+    /// Takes a place off the node's bridge, whoever still holds its namespace. Its addresses are free from then on,
+    /// or already another's.
+    pub(crate) fn unplug(&self, id: &str, place: &Sandbox) -> Result<()> {
+        let (link, v4, v6) = (link(id), place.v4(), place.v6());
+        self.namespace().ip(&format!(
+            "link del {link}
+             neigh flush to {v4} dev br0
+             neigh flush to {v6} dev br0"
+        ))
     }
 
     /// Makes a place in the node's own namespace, with its addresses.
@@ -65,6 +75,11 @@ impl Node {
         let cgroup = Cgroup::new(&ground, &format!("{}/pods/{id}", self.name()))?;
         Ok(Sandbox { name: name.to_owned(), v4, v6, cgroup, namespace, ground })
     }
+}
+
+/// The node's end of a place's cable. The kernel allows 15 characters.
+fn link(id: &str) -> String {
+    format!("v-{id}").chars().take(15).collect()
 }
 
 impl Sandbox {

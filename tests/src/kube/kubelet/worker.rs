@@ -121,6 +121,11 @@ impl Worker {
         life.leave(end);
     }
 
+    /// Of its place.
+    fn id(&self) -> String {
+        format!("pod{}", self.uid)
+    }
+
     fn attachment<'a>(&'a self, sandbox: &'a Sandbox) -> Attachment<'a> {
         let (namespace, pod) = (&self.key.0, &self.key.1);
         let (node, folders, host, uid) = (&self.node, &self.folders, &self.host, &self.uid);
@@ -129,7 +134,7 @@ impl Worker {
 
     /// One that failed half-way is taken apart, so that the next try finds nothing of it.
     fn make(&self, spec: &PodSpec) -> Result<Placed> {
-        let (name, id) = (format!("{}-{}", self.key.0, self.key.1), format!("pod{}", self.uid));
+        let (name, id) = (format!("{}-{}", self.key.0, self.key.1), self.id());
         if spec.host_network == Some(true) {
             let sandbox = Arc::new(self.node.host_sandbox(&name, &id)?);
             return Ok(Placed { sandbox, network: None });
@@ -144,11 +149,19 @@ impl Worker {
             Ok(result) => Ok(Placed { sandbox, network: Some((chain, result)) }),
             Err(error) => {
                 let _ = chain.del(&self.attachment(&sandbox), None);
-                sandbox.evict();
-                sandbox.namespace().delete();
+                self.clear(&sandbox);
                 Err(error)
             }
         }
+    }
+
+    /// What a runtime and its main plugin do at a pod's end.
+    fn clear(&self, sandbox: &Sandbox) {
+        sandbox.evict();
+        if let Err(error) = self.node.unplug(&self.id(), sandbox) {
+            self.complain("FailedKillPod", &error);
+        }
+        sandbox.namespace().delete();
     }
 
     /// Waits for an answer of the API server, no longer than anybody would.
@@ -342,9 +355,10 @@ impl Life {
                 self.worker.complain("FailedKillPod", &error);
             }
         }
-        placed.sandbox.evict();
         if placed.network.is_some() {
-            placed.sandbox.namespace().delete();
+            self.worker.clear(&placed.sandbox);
+        } else {
+            placed.sandbox.evict();
         }
         for container in &mut self.main {
             container.look(&self.worker.node, &placed.sandbox);
