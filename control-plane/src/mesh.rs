@@ -11,13 +11,21 @@ use weft_xds::{
     delta::Resources,
 };
 
-use crate::{Problem, compile::Mesh, index::Index, objects::Difference, written::Board};
+use crate::{
+    Problem,
+    compile::Mesh,
+    index::Index,
+    objects::{Difference, Kind, Object},
+    written::Board,
+};
 
 /// The index and what is made of it.
 #[derive(Debug)]
 pub(crate) struct Known {
     index: Mutex<Index>,
     resources: watch::Sender<Resources>,
+    /// Tells when a node has come, gone or been made again.
+    nodes: watch::Sender<()>,
     complete: watch::Sender<bool>,
     problems: ArcSwap<Vec<Problem>>,
     written: Board,
@@ -28,6 +36,7 @@ impl Known {
         Arc::new(Self {
             index: Mutex::new(Index::new(mesh)),
             resources: watch::Sender::new(Resources::default()),
+            nodes: watch::Sender::new(()),
             complete: watch::Sender::new(false),
             problems: ArcSwap::default(),
             written: Board::default(),
@@ -42,6 +51,11 @@ impl Known {
 
     pub(crate) fn resources(&self) -> watch::Receiver<Resources> {
         self.resources.subscribe()
+    }
+
+    /// Tells when another answer of [`Index::is_there`] is due. It does so before the resources tell of the same change.
+    pub(crate) fn nodes(&self) -> watch::Receiver<()> {
+        self.nodes.subscribe()
     }
 
     pub(crate) fn problems(&self) -> Arc<Vec<Problem>> {
@@ -65,11 +79,16 @@ impl Known {
         self.complete.subscribe().wait_for(|complete| *complete).await.ok();
     }
 
-    /// Takes in what changed. Nobody is told before [`Self::publish`].
+    /// Takes in what changed. Of resources nobody is told before [`Self::publish`].
     pub(crate) fn apply(&self, difference: &Difference) {
         let mut index = self.index();
+        let moved = moves_a_node(&index, difference);
         difference.delete.iter().for_each(|key| index.delete(key));
         difference.apply.iter().for_each(|object| index.apply(object));
+        drop(index);
+        if moved {
+            self.nodes.send_replace(());
+        }
     }
 
     /// Compiles what was taken in and tells all that came of it at once: returns how many resources.
@@ -126,6 +145,13 @@ impl Known {
         }
         self.problems.store(Arc::new(found));
     }
+}
+
+/// Not each time that one says how it is, which they do often.
+fn moves_a_node(index: &Index, difference: &Difference) -> bool {
+    let is_other = |node: &Object| index.uid(&node.key()).as_ref() != Some(&node.meta().uid);
+    difference.delete.iter().any(|key| key.kind == Kind::Node)
+        || difference.apply.iter().any(|object| object.kind() == Kind::Node && is_other(object))
 }
 
 fn put(resources: &mut Resources, change: &Change) {

@@ -54,12 +54,16 @@ impl AggregatedDiscoveryService for Discovery {
             warn!(?peer, error = %stranger, "discovery refused");
             stranger.status()
         })?;
+        // Before the question, which is asked again whenever the answer may be another.
+        let nodes = self.known.nodes();
         self.known.index().is_there(&caller).map_err(|gone| {
             warn!(?peer, error = %gone, "discovery refused");
-            Status::unauthenticated("this proves no node that is there")
+            gone_away()
         })?;
         info!(node = %caller.node, "node subscribed");
         let subscriber = Subscriber {
+            known: self.known.clone(),
+            nodes,
             stream: Streams::open(&self.streams, &caller.node),
             until: clock::after(caller.expires.duration_since(now).unwrap_or_default()),
             caller,
@@ -78,6 +82,8 @@ impl AggregatedDiscoveryService for Discovery {
 /// One node's stream. It is driven by whoever reads it: a slow node is asked nothing and sent nothing, and
 /// what changes meanwhile is merged, so it costs no more than what it was sent last.
 struct Subscriber {
+    known: Arc<Known>,
+    nodes: watch::Receiver<()>,
     caller: Caller,
     until: time::Instant,
     requests: Streaming<DeltaDiscoveryRequest>,
@@ -124,6 +130,10 @@ impl Subscriber {
             () = time::sleep_until(self.until) => {
                 return Err(Status::unauthenticated("the token or certificate has expired"));
             }
+            changed = self.nodes.changed() => match changed {
+                Ok(()) => self.is_there()?,
+                Err(_) => return Ok(Next::End),
+            },
             request = self.requests.message() => match request {
                 Ok(Some(request)) => self.hear(request)?,
                 Ok(None) | Err(_) => return Ok(Next::End),
@@ -133,9 +143,17 @@ impl Subscriber {
             },
         }
         let now = self.resources.borrow_and_update().clone();
+        // It may have gone since it was asked, and what was just taken may tell of that.
+        if self.nodes.has_changed().unwrap_or(true) {
+            self.is_there()?;
+        }
         self.queue.extend(self.server.advance(&now));
         self.stream.note(&self.server);
         Ok(Next::More)
+    }
+
+    fn is_there(&self) -> Result<(), Status> {
+        self.known.index().is_there(&self.caller).map_err(|_| gone_away())
     }
 
     fn hear(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
@@ -174,6 +192,11 @@ impl Subscriber {
 enum Next {
     More,
     End,
+}
+
+/// So that it proves itself anew: whoever has its name now is another node.
+fn gone_away() -> Status {
+    Status::unauthenticated("this proves no node that is there")
 }
 
 fn node_name(node: &Node) -> Option<&str> {

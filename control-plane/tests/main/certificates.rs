@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    fs,
     time::{Duration, SystemTime},
 };
 
@@ -69,6 +70,17 @@ pub(crate) async fn node_svid(scene: &Scene, node: &str) -> NodeSvid {
     let csr = key.request_node().unwrap();
     let chain = ask(scene, Some(&scene.token(node, HOUR)), None, &csr).await.unwrap();
     NodeSvid::from_pem(node, key, &chain, SystemTime::now()).unwrap()
+}
+
+/// What a cluster's token of the node with this uid would have been exchanged for.
+pub(crate) fn node_svid_of(scene: &Scene, node: &str, uid: &str) -> NodeSvid {
+    let read = |file| fs::read_to_string(scene.path().join("data").join(file)).unwrap();
+    let (roots, key) = (read("root-cert.pem"), read("ca-key.pem"));
+    let root = Authority::from_pem(&TrustDomain::default(), &roots, &key).unwrap();
+    let identity = NodeIdentity::new(TrustDomain::default(), node, Some(uid)).unwrap();
+    let (key, now) = (KeyPair::generate().unwrap(), SystemTime::now());
+    let chain = root.issue_node(&key.request_node().unwrap(), &identity, HOUR, now).unwrap();
+    NodeSvid::from_pem(node, key, &chain, now).unwrap()
 }
 
 /// How often a certificate was denied for a reason.

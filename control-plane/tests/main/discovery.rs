@@ -12,8 +12,13 @@ use weft_xds::{
     },
 };
 
-use crate::certificates::node_svid;
+use crate::certificates::{node_svid, node_svid_of};
 use crate::scene::{HOUR, POD, POLICY, Scene, node, with_token, within};
+
+const NODE: &str = "apiVersion: v1
+kind: Node
+metadata: {name: a, uid: n-1}
+";
 
 /// A node's end of a stream, and what it knows by it.
 pub(crate) struct Proxy {
@@ -176,6 +181,35 @@ async fn a_nodes_certificate_opens_its_stream_and_no_others() {
         assert_eq!(first.err().map(|status| status.code()), expected, "{claimed}");
     }
     scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_node_is_another_or_gone() {
+    for later in [NODE.replace("n-1", "n-2"), String::new()] {
+        let scene = Scene::new(&[("web.yaml", POD), ("node.yaml", NODE)]).await;
+        let svid = node_svid_of(&scene, "a", "n-1");
+        let (requests, receiver) = mpsc::channel(8);
+        let mut client = Client::new(node("a"));
+        for request in client.connect() {
+            requests.send(request).await.unwrap();
+        }
+        let channel = scene.channel_with(svid.chain_pem(), &svid.key_pem()).await.unwrap();
+        let mut service = AggregatedDiscoveryServiceClient::new(channel);
+        let opened = service.delta_aggregated_resources(ReceiverStream::new(receiver));
+        let mut responses = within("the stream opens", opened).await.unwrap().into_inner();
+        within("it is served", responses.message()).await.unwrap();
+        // Nothing that it is served changes.
+        scene.write("node.yaml", &later);
+        let end = async {
+            loop {
+                if let Err(status) = responses.message().await {
+                    return status.code();
+                }
+            }
+        };
+        assert_eq!(within("the stream ends", end).await, Code::Unauthenticated, "{later}");
+        scene.stop().await;
+    }
 }
 
 #[tokio::test]
