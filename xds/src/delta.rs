@@ -18,5 +18,8 @@ pub use client::{Answered, Client, Kept, Received, Refused};
 pub use resources::{Put, Resources};
 pub use server::{Heard, Refusals, Server};
 
+/// What a refusal ends with that names less than was refused.
+const CUT_OFF: char = '\u{2026}';
+
 #[cfg(test)]
 mod tests;

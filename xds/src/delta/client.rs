@@ -8,6 +8,7 @@ use weft_model::{Authorization, Change, PolicyName, ResourceKey, ServiceName, Te
 
 use crate::{
     codec::{self, DecodeError, Problem, ResourceType},
+    delta::CUT_OFF,
     proto::{
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource},
         rpc::Status,
@@ -366,7 +367,12 @@ fn nack(refused: &[Refused]) -> Option<Status> {
         return None;
     }
     let reasons: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.name, r.error)).collect();
-    Some(status(reasons.join("; ").chars().take(NACK_CHARS_MAX).collect()))
+    let mut text = reasons.join("; ");
+    if let Some((at, _)) = text.char_indices().nth(NACK_CHARS_MAX) {
+        text.truncate(at);
+        text.push(CUT_OFF);
+    }
+    Some(status(text))
 }
 
 fn status(message: String) -> Status {

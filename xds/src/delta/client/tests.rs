@@ -105,6 +105,19 @@ fn a_refused_resource_is_named_and_does_not_keep_the_others_out() {
 }
 
 #[test]
+fn a_refusal_of_more_than_there_is_room_for_says_that_it_was_cut_off() {
+    let refused = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("web-{n}")).collect();
+        let all = names.iter().map(|name| resource(ADDRESS, name, "1", workload(name, 2)));
+        let received = Client::new(Node::default()).receive(response(ADDRESS, "1", all.collect()));
+        received.reply.error_detail.unwrap().message
+    };
+    assert!(!refused(2).ends_with(CUT_OFF));
+    let long = refused(200);
+    assert!(long.ends_with(CUT_OFF) && long.chars().count() == NACK_CHARS_MAX + 1, "{long}");
+}
+
+#[test]
 fn the_form_accepted_before_stays_when_a_newer_one_is_refused() {
     let mut client = Client::new(Node::default());
     client.receive(response(ADDRESS, "1", vec![resource(ADDRESS, "a", "1", workload("a", 1))]));

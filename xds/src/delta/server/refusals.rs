@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::codec::ResourceType;
+use crate::{codec::ResourceType, delta::CUT_OFF};
 
 /// The resources that a client could not take in the form that it was sent last, with its words. A clone is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,8 @@ impl Refusals {
     }
 
     /// Takes note of the answer to a response: `message` is the client's, if it refused anything. Which of what
-    /// was put that is, it says by naming it; who names nothing may mean all of it.
+    /// was put that is, it says by naming it; who names nothing, or had not the room for all names, may mean all of
+    /// it.
     pub(super) fn note(
         &mut self,
         kind: ResourceType,
@@ -41,13 +42,23 @@ impl Refusals {
             return;
         };
         let message: Arc<str> = message.into();
-        let named = put.iter().any(|name| message.contains(&**name));
+        let all = message.ends_with(CUT_OFF) || !put.iter().any(|name| names(&message, name));
         for name in put {
-            if !named || message.contains(&*name) {
+            if all || names(&message, &name) {
                 self.0.insert((kind, name), message.clone());
             } else {
                 self.0.remove(&(kind, name));
             }
         }
     }
+}
+
+/// Whether a text has the whole name, and not only another that has it in it.
+fn names(text: &str, name: &str) -> bool {
+    let of_a_name = |c: char| c.is_alphanumeric() || "-_./*".contains(c);
+    text.match_indices(name).any(|(at, _)| {
+        let before = text.get(..at).and_then(|text| text.chars().next_back());
+        let after = text.get(at + name.len()..).and_then(|text| text.chars().next());
+        !before.is_some_and(of_a_name) && !after.is_some_and(of_a_name)
+    })
 }

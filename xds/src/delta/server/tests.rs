@@ -279,6 +279,26 @@ fn who_refuses_without_a_name_may_mean_all_that_was_sent() {
 }
 
 #[test]
+fn a_name_within_another_is_not_that_name_and_one_that_was_cut_off_may_be_any() {
+    for (message, refused) in [
+        ("shop/allow-admin: no such action", [false, true]),
+        ("shop/allow: no such action", [true, false]),
+        ("workshop/allow: old; shop/allow-admin: no such action", [false, true]),
+        ("shop/allow: no such action; shop/al\u{2026}", [true, true]),
+    ] {
+        let mut stream = Stream::settled([]);
+        stream.now.put(policy("allow"));
+        stream.now.put(policy("allow-admin"));
+        stream.wake();
+        let two = stream.last.remove(0);
+        stream.ask(nack(&two, message));
+        let refusals = stream.server.refusals();
+        let of = |name: &str| refusals.of(POLICY, &name.into()).is_some();
+        assert_eq!([of("shop/allow"), of("shop/allow-admin")], refused, "{message}");
+    }
+}
+
+#[test]
 fn a_type_that_we_do_not_serve_is_not_answered() {
     let mut stream = Stream::new([]);
     let type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
