@@ -67,41 +67,54 @@ impl Nodes {
 
     /// Makes the map if there is none. Before the first root is made: no node can have spoken by then.
     pub(super) async fn make(&self) -> Result<(), kube::Error> {
-        if let Some(map) = self.maps.get_opt(MAP).await? {
-            self.written().is_in(&map);
-            return Ok(());
-        }
+        self.map().await.map(drop)
+    }
+
+    async fn map(&self) -> Result<ConfigMap, kube::Error> {
+        let map = match self.maps.get_opt(MAP).await? {
+            Some(map) => map,
+            None => self.made().await?,
+        };
+        self.written().is_in(&map);
+        Ok(map)
+    }
+
+    async fn made(&self) -> Result<ConfigMap, kube::Error> {
         let metadata = ObjectMeta { name: Some(MAP.to_owned()), ..ObjectMeta::default() };
         let empty = ConfigMap { metadata, ..ConfigMap::default() };
         match self.maps.create(&PostParams::default(), &empty).await {
-            Ok(map) => self.written().is_in(&map),
             // Another replica was faster: it is there all the same.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error),
+            Err(kube::Error::Api(status)) if status.code == 409 => self.maps.get(MAP).await,
+            made => made,
+        }
+    }
+
+    /// Writes what is new since the last time, unless another replica has heard something newer.
+    pub(super) async fn write(&self) -> Result<(), kube::Error> {
+        let fresh = self.fresh();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let map = self.map().await?;
+        let kept = |node: &str| map.data.as_ref()?.get(node).and_then(|line| read(line));
+        let newer = fresh
+            .iter()
+            .filter(|(node, word)| kept(node).is_none_or(|kept| word.counts_over(&kept)))
+            .map(|(node, word)| (node.to_string(), json!(line(word))));
+        if let Patched::Done = self.patch(&map, newer.collect()).await? {
+            self.written().words.extend(fresh);
         }
         Ok(())
     }
 
-    /// Writes what is new since the last time.
-    pub(super) async fn write(&self) -> Result<(), kube::Error> {
+    fn fresh(&self) -> Vec<(Arc<str>, Word)> {
         let heard = self.heard.all();
-        let fresh: Vec<(Arc<str>, Word)> = {
-            let mut written = self.written();
-            if written.words.len() > heard.len() {
-                let there: HashSet<&Arc<str>> = heard.iter().map(|(node, _)| node).collect();
-                written.words.retain(|node, _| there.contains(node));
-            }
-            heard.into_iter().filter(|(node, word)| written.is_new(node, word)).collect()
-        };
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        let lines = fresh.iter().map(|(node, word)| (node.to_string(), json!(line(word))));
-        let map = self.patch(lines.collect()).await?;
         let mut written = self.written();
-        written.is_in(&map);
-        written.words.extend(fresh);
-        Ok(())
+        if written.words.len() > heard.len() {
+            let there: HashSet<&Arc<str>> = heard.iter().map(|(node, _)| node).collect();
+            written.words.retain(|node, _| there.contains(node));
+        }
+        heard.into_iter().filter(|(node, word)| written.is_new(node, word)).collect()
     }
 
     /// All nodes that were heard of lately, by whichever replica. They are all that can have been heard of if the
@@ -122,33 +135,50 @@ impl Nodes {
             (Some(made), _) => SystemTime::from(made.0) + NODE_FORGOTTEN_AFTER,
             (None, _) => now + NODE_FORGOTTEN_AFTER,
         };
-        let nodes = nodes(map).filter(|node| !is_forgotten(node, now)).collect();
+        let nodes = map.iter().flat_map(nodes).filter(|node| !is_forgotten(node, now)).collect();
         Ok(Census { nodes, whole_from })
     }
 
     /// Takes out the others.
     pub(super) async fn forget(&self, now: SystemTime) -> Result<(), kube::Error> {
-        let gone = nodes(self.maps.get_opt(MAP).await?).filter(|node| is_forgotten(node, now));
-        let gone: Map<_, _> = gone.map(|node| (node.name, Value::Null)).collect();
-        if gone.is_empty() { Ok(()) } else { self.patch(gone).await.map(drop) }
+        let Some(map) = self.maps.get_opt(MAP).await? else { return Ok(()) };
+        let gone = nodes(&map).filter(|node| is_forgotten(node, now));
+        let gone = gone.map(|node| (node.name, Value::Null)).collect();
+        self.patch(&map, gone).await.map(drop)
     }
 
-    async fn patch(&self, lines: Map<String, Value>) -> Result<ConfigMap, kube::Error> {
-        let patch = Patch::Merge(json!({ "data": lines }));
-        let params = PatchParams::default();
-        match self.maps.patch(MAP, &params, &patch).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                self.make().await?;
-                self.maps.patch(MAP, &params, &patch).await
-            }
-            other => other,
+    /// Over the version that was read, and no other: a newer word must not be lost.
+    async fn patch(
+        &self,
+        map: &ConfigMap,
+        lines: Map<String, Value>,
+    ) -> Result<Patched, kube::Error> {
+        if lines.is_empty() {
+            return Ok(Patched::Done);
+        }
+        let version = &map.metadata.resource_version;
+        let patch =
+            Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "data": lines }));
+        match self.maps.patch(MAP, &PatchParams::default(), &patch).await {
+            Ok(_) => Ok(Patched::Done),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Patched::Stale),
+            Err(error) => Err(error),
         }
     }
 }
 
-fn nodes(map: Option<ConfigMap>) -> impl Iterator<Item = Node> {
-    let lines = map.and_then(|map| map.data).unwrap_or_default();
-    lines.into_iter().filter_map(|(name, line)| read(name, &line))
+/// What came of a write.
+enum Patched {
+    Done,
+    /// Another has written since: the next look sees it.
+    Stale,
+}
+
+fn nodes(map: &ConfigMap) -> impl Iterator<Item = Node> {
+    map.data.iter().flatten().filter_map(|(name, line)| {
+        let Word { seen, bundle } = read(line)?;
+        Some(Node { name: name.clone(), seen, bundle })
+    })
 }
 
 fn is_forgotten(node: &Node, now: SystemTime) -> bool {
@@ -159,9 +189,9 @@ fn line(word: &Word) -> String {
     format!("{} {}", word.bundle.as_deref().unwrap_or(UNSAID), seconds(word.seen))
 }
 
-fn read(name: String, line: &str) -> Option<Node> {
+fn read(line: &str) -> Option<Word> {
     let (bundle, seen) = line.split_once(' ')?;
     let seen = UNIX_EPOCH + Duration::from_secs(u64::from(seen.parse::<u32>().ok()?));
     let bundle = Some(bundle.to_owned()).filter(|bundle| bundle != UNSAID);
-    Some(Node { name, seen, bundle })
+    Some(Word { seen, bundle })
 }

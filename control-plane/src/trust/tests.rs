@@ -147,6 +147,50 @@ async fn a_record_of_nodes_that_is_lost_is_written_again_and_nothing_is_hurried(
     assert!(left <= DAY && left + Duration::from_hours(1) > DAY, "{left:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_node_said_to_another_replica_since_is_not_written_over() {
+    let (server, node) = (Server::default(), Arc::<str>::from("node-1"));
+    own(&server).await;
+    let replica = || {
+        let heard = Arc::<Heard>::default();
+        (Nodes::new(Api::namespaced(server.client(), "mesh"), heard.clone()), heard)
+    };
+    let ((one, heard_by_one), (two, heard_by_two)) = (replica(), replica());
+    let start = clock::now() - DAY;
+    let after = |minutes| start + Duration::from_mins(minutes);
+    let line = || server.get(MAPS, "weft-node-trust").unwrap()["data"]["node-1"].clone();
+    let said = |bundle: &str, at| json!(format!("{bundle} {}", clock::seconds(at)));
+    heard_by_one.note(&node, Some("c0ffee"), start);
+    one.write().await.unwrap();
+    heard_by_two.note(&node, Some("abad1dea"), after(30));
+    two.write().await.unwrap();
+    assert_eq!(line(), said("abad1dea", after(30)));
+    // That it is there is written anew, and its word of before is not.
+    heard_by_one.note(&node, None, after(61));
+    one.write().await.unwrap();
+    assert_eq!(line(), said("abad1dea", after(30)));
+    // Nor by a replica that it said nothing to, nor where all is written again.
+    let (three, heard_by_three) = replica();
+    heard_by_three.note(&node, None, after(62));
+    three.write().await.unwrap();
+    assert_eq!(line(), said("abad1dea", after(30)));
+    server.delete(MAPS, "weft-node-trust");
+    for replica in [&two, &one, &three] {
+        replica.make().await.unwrap();
+        replica.write().await.unwrap();
+        assert_eq!(line(), said("abad1dea", after(30)));
+    }
+    // What another has written in between is seen, and then written over if it is older.
+    let mut map = server.get(MAPS, "weft-node-trust").unwrap();
+    map["data"]["node-2"] = said("c0ffee", start);
+    server.faster(MAPS, "weft-node-trust", map);
+    heard_by_one.note(&node, Some("c0ffee"), after(90));
+    for said in [said("abad1dea", after(30)), said("c0ffee", after(90))] {
+        one.write().await.unwrap();
+        assert_eq!(line(), said);
+    }
+}
+
 /// A Secret of somebody's CA under a root, with these roots.
 fn cacerts(root: &Authority, roots: &str) -> Value {
     let ca = root.issuing_ca(30 * DAY, clock::now()).unwrap();

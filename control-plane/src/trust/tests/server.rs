@@ -141,6 +141,11 @@ impl State {
                 answer(200, &self.store(&of, written))
             }
             ("PATCH", Some(mut found)) => {
+                let (ours, theirs) = (&written["metadata"], &found["metadata"]);
+                let version = ours.get("resourceVersion");
+                if version.is_some_and(|version| *version != theirs["resourceVersion"]) {
+                    return failure(409, "Conflict");
+                }
                 merge(&mut found, &written);
                 answer(200, &self.store(&of, found))
             }
