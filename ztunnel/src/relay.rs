@@ -105,21 +105,39 @@ pub async fn relay<C: End, S: End, R>(
         }
     };
     // Boxed: else every connection had room for a clock, for the few that end so.
-    match (heard, by) {
-        (Heard::Whole, _) => {}
+    let last_words = match (heard, by) {
+        (Heard::Whole, _) => LastWords::Taken,
         (Heard::InPart, Side::Client) => {
-            Box::pin(hear_out(&mut up, client, server, &mut cut)).await;
+            Box::pin(hear_out(&mut up, client, server, &mut cut)).await
         }
         (Heard::InPart, Side::Server) => {
-            Box::pin(hear_out(&mut down, server, client, &mut cut)).await;
+            Box::pin(hear_out(&mut down, server, client, &mut cut)).await
         }
+    };
+    let (queued, ending) = match last_words {
+        LastWords::Taken => (Queued::Send, Ending::Broken { by, error }),
+        // Whoever does not listen must not keep memory that belongs to nobody any more.
+        LastWords::Refused => (Queued::Drop, Ending::Broken { by, error }),
+        LastWords::Cut(reason) => (Queued::Drop, Ending::Cut(reason)),
+    };
+    if queued == Queued::Send {
+        // The reset of a stream that was told the end takes back what the tunnel has not written yet. The tunnel's
+        // task was woken by that, so it is ahead of this one in the queue.
+        yield_now().await;
     }
-    // The reset of a stream that was told the end takes back what the tunnel has not written yet. The tunnel's task
-    // was woken by that, so it is ahead of this one in the queue.
-    yield_now().await;
-    client.reset(Queued::Send);
-    server.reset(Queued::Send);
-    Ending::Broken { by, error }
+    client.reset(queued);
+    server.reset(queued);
+    ending
+}
+
+/// What became of what an end said before it broke.
+enum LastWords<R> {
+    /// The other end has them, or has gone.
+    Taken,
+    /// The other end did not take them in time.
+    Refused,
+    /// They may not be passed on any more.
+    Cut(R),
 }
 
 /// Passes on what `source` said before it broke, a bounded time and as long as the connection may go on.
@@ -128,13 +146,12 @@ async fn hear_out<R>(
     source: &mut impl End,
     sink: &mut impl End,
     cut: &mut (impl Future<Output = R> + Unpin),
-) {
+) -> LastWords<R> {
     let heard = poll_fn(|cx| match Pin::new(&mut *cut).poll(cx) {
-        Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => flow.poll_rest(cx, source, sink),
+        Poll::Ready(reason) => Poll::Ready(LastWords::Cut(reason)),
+        Poll::Pending => flow.poll_rest(cx, source, sink).map(|()| LastWords::Taken),
     });
-    // However it ends, the connection is known to be broken.
-    drop(timeout(REST_WITHIN, heard).await);
+    timeout(REST_WITHIN, heard).await.unwrap_or(LastWords::Refused)
 }
 
 /// Why both directions stopped.

@@ -79,3 +79,63 @@ async fn the_last_words_of_a_broken_end_wait_a_bounded_time_for_one_who_does_not
     let waited = began.elapsed();
     assert!((REST_WITHIN..REST_WITHIN * 2).contains(&waited), "{waited:?}");
 }
+
+/// An end that does as it is told, and notes what becomes of what it has queued.
+#[derive(Default)]
+struct Puppet {
+    says: Option<Bytes>,
+    /// What a write meets; without one it waits for ever.
+    breaks: Option<Broken>,
+    queued: Option<Queued>,
+}
+
+impl End for Puppet {
+    fn poll_chunk(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        self.says.take().map_or(Poll::Pending, |chunk| Poll::Ready(Ok(Some(chunk))))
+    }
+
+    fn poll_write(&mut self, _: &mut Context<'_>, _: &mut Bytes) -> Poll<Result<(), Broken>> {
+        self.breaks.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Pending
+    }
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
+        Poll::Pending
+    }
+
+    fn reset(&mut self, queued: Queued) {
+        self.queued = Some(queued);
+    }
+}
+
+/// A client that uploads and takes nothing, and an application that answers and breaks.
+fn deaf_client() -> (Puppet, Puppet) {
+    let says = |text: &'static [u8]| Some(Bytes::from_static(text));
+    let client = Puppet { says: says(b"upload"), ..Puppet::default() };
+    let server = Puppet { says: says(b"answer"), breaks: Some(Broken::Reset), ..Puppet::default() };
+    (client, server)
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_that_nobody_takes_in_time_are_not_kept_for_later() {
+    let (mut client, mut server) = deaf_client();
+    let ending = relay(&mut client, &mut server, &Carried::default(), pending::<()>()).await;
+    assert!(is_reset_by_server(&ending), "{ending:?}");
+    assert_eq!([client.queued, server.queued], [Some(Queued::Drop); 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_of_a_connection_that_may_not_go_on_are_not_sent() {
+    let (mut client, mut server) = deaf_client();
+    let cut = Box::pin(async {
+        // Not before the application has broken.
+        tokio::time::sleep(REST_WITHIN / 2).await;
+        "revoked"
+    });
+    let ending = relay(&mut client, &mut server, &Carried::default(), cut).await;
+    assert!(matches!(ending, Ending::Cut("revoked")), "{ending:?}");
+    assert_eq!([client.queued, server.queued], [Some(Queued::Drop); 2]);
+}
