@@ -5,6 +5,7 @@
 use std::{
     pin::pin,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -22,6 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Cluster;
+
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Binds pods until it is dropped.
 #[derive(Debug)]
@@ -72,13 +75,25 @@ async fn bind(config: Config, nodes: Vec<String>) {
             Ok(Some(pod)) => {
                 let wanted = pod.spec.as_ref().and_then(wanted);
                 let Some(node) = wanted.or_else(|| turn.next().cloned()) else { return };
-                // Refused when it is bound already: the stream told of it twice.
-                let _ = post(&client, &pod, &node).await;
+                bind_to(&client, &pod, &node).await;
             }
             Ok(None) => return,
             // It comes back: the API server may be away for a while.
-            Err(_) => {}
+            Err(error) => eprintln!("the binder hears nothing: {error}"),
         }
+    }
+}
+
+/// Until it is bound, or gone: nobody tells of the pod again.
+async fn bind_to(client: &Client, pod: &Pod, node: &str) {
+    loop {
+        match post(client, pod, node).await {
+            Ok(_) => return,
+            // Bound already: the stream told of it twice.
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => return,
+            Err(error) => eprintln!("cannot bind {:?}: {error}", pod.metadata.name),
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

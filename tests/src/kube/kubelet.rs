@@ -256,7 +256,7 @@ impl Pods {
                     }
                     Some(Ok(Event::InitDone)) => self.gone(|uid| !seen.contains(uid)),
                     // It comes back: the API server may be away for a while.
-                    Some(Err(_)) => {}
+                    Some(Err(error)) => eprintln!("{} hears nothing: {error}", self.node.name()),
                     None => return,
                 },
                 _ = tick.tick() => self.pass_on(),

@@ -5,11 +5,15 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
+
+/// Between two tries to accept.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// A listener whose connections lead to another address; gone when dropped.
 #[derive(Debug)]
@@ -36,8 +40,8 @@ struct Gate {
 #[derive(Debug)]
 struct State {
     mode: Mode,
-    /// Both ends of every connection, to end them by.
-    streams: Vec<TcpStream>,
+    /// Both ends of every connection that goes on, to end them by.
+    streams: Vec<Weak<TcpStream>>,
 }
 
 impl Relay {
@@ -89,7 +93,7 @@ impl Gate {
         let mut state = self.lock();
         state.mode = mode;
         if mode == Mode::Cut {
-            for stream in state.streams.drain(..) {
+            for stream in state.streams.drain(..).filter_map(|stream| stream.upgrade()) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
@@ -106,13 +110,18 @@ impl Gate {
     }
 
     /// Both ends of a connection are noted, unless no connection is to be.
-    fn admit(&self, streams: [&TcpStream; 2]) -> bool {
+    fn admit(&self, streams: [&Arc<TcpStream>; 2]) -> bool {
         let mut state = self.lock();
         if state.mode == Mode::Cut {
             return false;
         }
-        state.streams.extend(streams.iter().filter_map(|stream| stream.try_clone().ok()));
+        state.streams.retain(|stream| stream.strong_count() > 0);
+        state.streams.extend(streams.map(Arc::downgrade));
         true
+    }
+
+    fn is_cut(&self) -> bool {
+        self.lock().mode == Mode::Cut
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,22 +131,30 @@ impl Gate {
 
 fn accept(listener: &TcpListener, to: SocketAddr, gate: &Arc<Gate>) {
     for near in listener.incoming() {
-        let Ok(near) = near else { return };
+        let near = match near {
+            Ok(near) => Arc::new(near),
+            // As when it is shut down; any other want passes.
+            Err(_) if gate.is_cut() => return,
+            Err(error) => {
+                eprintln!("a relay cannot accept: {error}");
+                thread::park_timeout(BETWEEN);
+                continue;
+            }
+        };
         // An API server that is not there refuses: so does the relay, by ending the connection.
-        let Ok(far) = TcpStream::connect(to) else { continue };
+        let Ok(far) = TcpStream::connect(to).map(Arc::new) else { continue };
         if !gate.admit([&near, &far]) {
             continue;
         }
-        let (Ok(near2), Ok(far2)) = (near.try_clone(), far.try_clone()) else { continue };
-        for (from, into) in [(near, far), (far2, near2)] {
+        for (from, into) in [(near.clone(), far.clone()), (far, near)] {
             let gate = gate.clone();
             // Ends with its connection, which the gate's cut ends at the latest.
-            thread::spawn(move || carry(from, into, &gate));
+            thread::spawn(move || carry(&from, &into, &gate));
         }
     }
 }
 
-fn carry(mut from: TcpStream, mut into: TcpStream, gate: &Gate) {
+fn carry(mut from: &TcpStream, mut into: &TcpStream, gate: &Gate) {
     let mut buffer = [0; 16 * 1024];
     loop {
         let read = match from.read(&mut buffer) {

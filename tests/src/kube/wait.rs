@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// One that takes longer is asked anew.
+const ONE: Duration = Duration::from_secs(15);
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Asks until there is an answer. Errors: `what`, when `within` passes first.
@@ -15,7 +17,7 @@ pub async fn eventually<T>(
     let deadline = Instant::now() + within;
     loop {
         // A paused server answers nothing at all.
-        if let Ok(Some(answer)) = tokio::time::timeout(within, ask()).await {
+        if let Ok(Some(answer)) = tokio::time::timeout(within.min(ONE), ask()).await {
             return Ok(answer);
         }
         if Instant::now() > deadline {

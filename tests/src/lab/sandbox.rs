@@ -31,18 +31,23 @@ impl Node {
         let namespace = Namespace::new(self.ground(), id)?;
         let (v4, v6) = (format!("10.1.{index}.{host}"), format!("fd01:{index}::{host}"));
         let link = link(id);
-        self.namespace().ip(&format!(
-            "link add {link} type veth peer name eth0 netns {}
-             link set {link} master br0 up",
-            namespace.name()
-        ))?;
-        namespace.ip(&format!(
-            "link set eth0 up
-             addr add {v4}/24 dev eth0
-             addr add {v6}/64 dev eth0 nodad
-             route add default via 10.1.{index}.1
-             route add default via fd01:{index}::1"
-        ))?;
+        self.namespace()
+            .ip(&format!("link add {link} type veth peer name eth0 netns {}", namespace.name()))?;
+        let plugged =
+            self.namespace().ip(&format!("link set {link} master br0 up")).and_then(|()| {
+                namespace.ip(&format!(
+                    "link set eth0 up
+                 addr add {v4}/24 dev eth0
+                 addr add {v6}/64 dev eth0 nodad
+                 route add default via 10.1.{index}.1
+                 route add default via fd01:{index}::1"
+                ))
+            });
+        if plugged.is_err() {
+            // It would be in the way of the next try for as long as the kernel takes.
+            let _ = self.namespace().ip(&format!("link del {link}"));
+        }
+        plugged?;
         self.sandbox_in(Arc::new(namespace), name, id, [v4, v6])
     }
 
