@@ -6,16 +6,11 @@ use weft_tests::{
     lab::{LONG, Signal},
 };
 
-use super::scene::{AMBIENT, CLIENT, FAR, OUT, Scene, WEB, four_pods};
+use super::scene::{AMBIENT, CLIENT, FAR, OUT, Scene, WEB};
 
 #[tokio::test]
 async fn a_restarted_agent_takes_up_what_is_wanted_and_lets_go_what_is_not() -> Result<()> {
-    let mut scene = Scene::new().await?;
-    four_pods(&scene).await?;
-    scene.start_proxy()?;
-    scene.label(&["namespace", "shop"], "weft.mesh/dataplane-mode=enabled")?;
-    scene.becomes_announced("shop", "web", true).await?;
-    scene.becomes_announced("shop", "client", true).await?;
+    let mut scene = Scene::in_the_mesh().await?;
     // Without a proxy nothing is answered: what is, went through a gap.
     scene.kill_proxy()?;
     let gaps = scene.load(CLIENT, FAR, 2)?;
@@ -44,11 +39,7 @@ async fn a_restarted_agent_takes_up_what_is_wanted_and_lets_go_what_is_not() -> 
 
 #[tokio::test]
 async fn what_is_known_stays_in_force_while_the_api_server_is_away() -> Result<()> {
-    let mut scene = Scene::new().await?;
-    four_pods(&scene).await?;
-    scene.start_proxy()?;
-    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
-    scene.becomes_announced("shop", "client", true).await?;
+    let mut scene = Scene::in_the_mesh().await?;
     scene.cluster.stop()?;
     scene.kill_proxy()?;
     ensure!(!scene.reaches(CLIENT, FAR)?, "a captured pod spoke while the API server was away");
@@ -83,11 +74,7 @@ async fn what_is_known_stays_in_force_while_the_api_server_is_away() -> Result<(
 #[tokio::test]
 async fn an_agent_that_begins_while_the_api_server_is_away_leaves_proxies_what_they_have()
 -> Result<()> {
-    let mut scene = Scene::new().await?;
-    four_pods(&scene).await?;
-    scene.start_proxy()?;
-    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
-    scene.becomes_announced("shop", "client", true).await?;
+    let mut scene = Scene::in_the_mesh().await?;
     scene.tell_control_plane("shop", &["client"])?;
     let load = scene.load(CLIENT, FAR, 1)?;
     // The proxy has a stock of the pod's sockets from here on: an agent that knows nobody makes none.
@@ -117,11 +104,7 @@ async fn an_agent_that_begins_while_the_api_server_is_away_leaves_proxies_what_t
 
 #[tokio::test]
 async fn the_next_agent_takes_over_and_the_last_one_keeps_its_proxies() -> Result<()> {
-    let mut scene = Scene::new().await?;
-    four_pods(&scene).await?;
-    scene.start_proxy()?;
-    scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
-    scene.becomes_announced("shop", "client", true).await?;
+    let mut scene = Scene::in_the_mesh().await?;
     scene.tell_control_plane("shop", &["client"])?;
     let load = scene.load(CLIENT, FAR, 2)?;
     load.answered(20, LONG)?;

@@ -15,7 +15,7 @@ use weft_tests::{
     lab::{Capture, Captured, LONG, Lab, Loop, binary},
 };
 
-use crate::mesh::MESH;
+use crate::{mesh::MESH, written::define};
 
 /// Of service `web`.
 pub(crate) const VIRTUAL: &str = "10.96.0.10";
@@ -50,8 +50,7 @@ impl Installed {
         let mut cluster = Cluster::own().await?;
         cluster.control()?;
         cluster.namespace(MESH, &[]).await?;
-        cluster.apply(&definition("authorizationpolicies", "AuthorizationPolicy"))?;
-        cluster.apply(&definition("peerauthentications", "PeerAuthentication"))?;
+        define(&cluster)?;
         let lab = Lab::new()?;
         let (relay, _) = cluster.relay_on(lab.wire())?;
         let kubelets = [
@@ -294,26 +293,6 @@ pub(crate) fn policy(kind: &str, name: &str, spec: &str) -> String {
 kind: {kind}
 metadata: {{name: {name}, namespace: shop}}
 spec: {spec}
-"
-    )
-}
-
-/// Of Istio's kinds, without their schemas.
-fn definition(plural: &str, kind: &str) -> String {
-    let singular = kind.to_lowercase();
-    format!(
-        "apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{name: {plural}.security.istio.io}}
-spec:
-  group: security.istio.io
-  scope: Namespaced
-  names: {{plural: {plural}, singular: {singular}, kind: {kind}}}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}
 "
     )
 }

@@ -12,7 +12,7 @@ use weft_tests::{
 use crate::{
     mesh::{Control, MESH, pod},
     subscriber::Subscriber,
-    written::{DENY, DENY_ALL, defined, holder, until, version, write},
+    written::{DENY, DENY_A_PORT, DENY_ALL, defined, holder, until, version, write},
 };
 
 /// A node's stream of configuration, by the certificate that its proxy's token is exchanged for.
@@ -50,12 +50,7 @@ async fn programmed_waits_for_every_connected_node_says_how_many_have_it_and_nam
         "False Refused 1: 1/2 nodes; node-2 refused it: shop/deny: action DENY is not known";
     until(&cluster, DENY, "Programmed", |said| said == refused).await?;
 
-    write(
-        &cluster,
-        DENY.0,
-        DENY.1,
-        "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}",
-    )?;
+    write(&cluster, DENY.0, DENY.1, DENY_A_PORT)?;
     for stream in [&mut one, &mut two] {
         let answer = stream.answer().await?;
         stream.send(answer)?;
@@ -108,12 +103,7 @@ async fn nodes_of_all_replicas_are_waited_for_but_not_those_of_one_that_is_gone(
     far.refuse(answer, "shop/deny: no")?;
     let refused = "False Refused 1: 1/2 nodes; node-2 refused it: shop/deny: no";
     until(&cluster, DENY, "Programmed", |said| said == refused).await?;
-    write(
-        &cluster,
-        DENY.0,
-        DENY.1,
-        "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}",
-    )?;
+    write(&cluster, DENY.0, DENY.1, DENY_A_PORT)?;
     for stream in [&mut near, &mut far] {
         let answer = stream.answer().await?;
         stream.send(answer)?;

@@ -54,6 +54,18 @@ impl Scene {
         })
     }
 
+    /// The same with four pods and a proxy, which has `web` and `client`.
+    pub(crate) async fn in_the_mesh() -> Result<Self> {
+        let mut scene = Self::new().await?;
+        four_pods(&scene).await?;
+        scene.start_proxy()?;
+        scene.label(&["namespace", "shop"], "istio.io/dataplane-mode=ambient")?;
+        for pod in ["web", "client"] {
+            scene.becomes_announced("shop", pod, true).await?;
+        }
+        Ok(scene)
+    }
+
     pub(crate) fn start_proxy(&mut self) -> Result<()> {
         self.proxy = Some(self.kubelet.node().spawn_proxy()?);
         Ok(())
@@ -126,7 +138,10 @@ impl Scene {
             (pod.status?.phase? == "Running").then_some(())
         })
         .await
-        .with_context(|| self.agent_log())
+        .with_context(|| {
+            let events = self.cluster.kubectl(&["get", "events", "-n", namespace]);
+            format!("{}{}", self.agent_log(), events.unwrap_or_else(|error| error.to_string()))
+        })
     }
 
     pub(crate) fn make(

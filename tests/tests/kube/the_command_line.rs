@@ -157,6 +157,17 @@ const TOLD: [(&str, &str, &str, &str); 8] = [
     ("policy", "AuthorizationPolicy shop/good", "note", "it is on its way: "),
 ];
 
+/// One that no kubelet has started, on a node without a kubelet that could be asked.
+fn pod_of_a_proxy(cluster: &Cluster) -> Result<()> {
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: weft-node-1, namespace: {MESH}, labels: {{app.kubernetes.io/name: weft-node}}}}
+spec: {{nodeName: node-1, containers: [{{name: ztunnel, image: app}}]}}
+"
+    ))
+}
+
 #[tokio::test]
 async fn weft_check_names_what_is_wrong_with_a_mesh() -> Result<()> {
     let cluster = defined().await?;
@@ -166,14 +177,7 @@ async fn weft_check_names_what_is_wrong_with_a_mesh() -> Result<()> {
     let control = Control::start(&cluster).await?;
     write(&cluster, "AuthorizationPolicy", "typo", "{action: DENY, rules: [{form: []}]}")?;
     write(&cluster, "AuthorizationPolicy", "good", "{action: DENY, rules: [{}]}")?;
-    // A proxy's pod which no kubelet has started.
-    cluster.apply(&format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: weft-node-1, namespace: {MESH}, labels: {{app.kubernetes.io/name: weft-node}}}}
-spec: {{nodeName: node-1, containers: [{{name: ztunnel, image: app}}]}}
-"
-    ))?;
+    pod_of_a_proxy(&cluster)?;
     let running = "-p={\"status\": {\"phase\": \"Running\"}}";
     let patch = ["patch", "pod", "web", "-n", "shop", "--subresource=status", "--type=merge"];
     cluster.kubectl(&[&patch[..], &[running]].concat())?;
@@ -303,14 +307,7 @@ async fn weft_names_the_node_whose_proxy_it_cannot_reach_and_why() -> Result<()>
     weft(&cluster, &["get", "workloads", "--node", "node-2"])?
         .expect(1, &["node node-2 has no proxy in namespace weft-system"])?;
 
-    // A pod whose node has no kubelet that could be asked.
-    cluster.apply(&format!(
-        "apiVersion: v1
-kind: Pod
-metadata: {{name: weft-node-1, namespace: {MESH}, labels: {{app.kubernetes.io/name: weft-node}}}}
-spec: {{nodeName: node-1, containers: [{{name: ztunnel, image: app}}]}}
-"
-    ))?;
+    pod_of_a_proxy(&cluster)?;
     let why =
         ["node node-1", "pod weft-system/weft-node-1: ", "kubelet that the API server reaches"];
     weft(&cluster, &["get", "workloads", "--node", "node-1"])?.expect(1, &why)?;

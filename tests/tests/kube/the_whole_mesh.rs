@@ -44,6 +44,8 @@ async fn an_installed_chart_and_a_label_give_encryption_identity_and_policy() ->
     let source = "{source: {principals: [cluster.local/ns/shop/sa/intruder]}}";
     let deny = format!("{{action: DENY, rules: [{{from: [{source}]}}]}}");
     scene.cluster.apply(&policy("AuthorizationPolicy", "no-intruders", &deny))?;
+    let programmed = ["wait", "--for=condition=Programmed", "--timeout=60s", "-n", "shop"];
+    scene.cluster.kubectl(&[&programmed[..], &["authorizationpolicy/no-intruders"]].concat())?;
     scene.becomes(INTRUDER, WEB, Answer::Refused).await?;
     scene.becomes(CLIENT, WEB, Answer::Given).await?;
     let why = scene.weft(1, &["why", "shop/intruder", "web.shop:80"]).await?;

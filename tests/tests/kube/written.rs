@@ -142,3 +142,5 @@ pub(crate) async fn holder(cluster: &Cluster) -> Result<Option<String>> {
 
 pub(crate) const DENY: (&str, &str) = ("AuthorizationPolicy", "deny");
 pub(crate) const DENY_ALL: &str = "{action: DENY, rules: [{}]}";
+pub(crate) const DENY_A_PORT: &str =
+    "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}";
