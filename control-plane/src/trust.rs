@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Every replica reads and signs; one at a time writes, and each write names the version that it replaces.
-//! A root is made once. Where one is missing that was there, nobody makes another without being told to.
+//! A root is made once. Where one is missing that was there, or another one is there, nobody signs by another
+//! without being told to.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -249,7 +250,7 @@ impl Trust {
 
     async fn tend_own(&self) -> Result<(), TrustError> {
         let (place, now) = (&self.place, clock::now());
-        let (_, roots) = place.roots().await?;
+        let (_, roots) = place.own_roots().await?;
         place.issuing(&roots, now).await?;
         place.publish_own(&roots, now).await?;
         self.nodes.make().await.map_err(of_nodes)?;

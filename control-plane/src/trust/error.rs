@@ -5,7 +5,7 @@ use weft_certs::{BundleError, IssueError};
 use super::{
     API_WITHIN,
     plugin::PlugInError,
-    published::NotYet,
+    published::{BUNDLE, NotYet},
     stored::{ROOT, StoredError},
 };
 
@@ -27,6 +27,10 @@ pub(crate) enum TrustError {
          or, to begin with a new root that every node must be given, start once with --reset-trust"
     )]
     Lost { sign: &'static str },
+    #[error(
+        "Secret {ROOT} holds no root {published}, which signs as ConfigMap {BUNDLE} says: it is an older one, or          another mesh's. Restore the Secret, or, to go on with its root, which every node must be given, start once          with --reset-trust"
+    )]
+    Other { published: String },
     #[error("Secret {name} is missing")]
     Missing { name: String },
     #[error("Secret {name} is not usable")]

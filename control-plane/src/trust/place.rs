@@ -19,13 +19,12 @@ use super::{
     LostRoot, TrustError,
     error::api_error,
     plugin::Parts,
-    published::{FIELD, News, Published},
+    published::{BUNDLE, FIELD, News, Published},
     rotation::{Roots, Wish},
     stored::{self, Data, ISSUING, ROOT},
 };
 use crate::clock;
 
-const BUNDLE: &str = "weft-trust-bundle";
 /// Of the ConfigMap: whoever sets it, to whatever value, wants another root. Taken off when that has begun.
 const ROTATE: &str = "weft.mesh/rotate-root";
 const ISSUING_LIFE: Duration = Duration::from_hours(30 * 24);
@@ -63,10 +62,28 @@ impl Place {
             // Another replica may be faster: then its root counts.
             self.create(ROOT, stored::of_roots(&roots)).await?;
         }
-        let (_, roots) = self.roots().await?;
-        let opened = self.issuing(&roots, now).await?;
+        let (_, roots) = match (self.own_roots().await, lost) {
+            (Err(other @ TrustError::Other { .. }), LostRoot::Replace) => {
+                warn!(error = %other, "its root signs, as --reset-trust says");
+                self.roots().await?
+            }
+            (found, LostRoot::Refuse | LostRoot::Replace) => found?,
+        };
+        // First: whoever looks from now on holds the Secret against it.
         self.publish_own(&roots, now).await?;
-        Ok(opened)
+        self.issuing(&roots, now).await
+    }
+
+    /// Our own roots, if the one that signs as nodes were told is among them.
+    pub(super) async fn own_roots(&self) -> Result<(Secret, Roots), TrustError> {
+        let (secret, roots) = self.roots().await?;
+        // What cannot be read says nothing, and is written anew.
+        let published = self.map().await?.and_then(|map| Published::of(&map).ok().flatten());
+        let ours = roots.bundle()?;
+        match published.as_ref().and_then(|published| published.signer_other_than(&ours)) {
+            None => Ok((secret, roots)),
+            Some(signer) => Err(TrustError::Other { published: signer.to_owned() }),
+        }
     }
 
     /// What says that nodes may trust a root.
@@ -81,7 +98,7 @@ impl Place {
 
     /// What is kept of our own, read only.
     pub(super) async fn kept(&self) -> Result<Opened, TrustError> {
-        let (_, roots) = self.roots().await?;
+        let (_, roots) = self.own_roots().await?;
         let missing = || TrustError::Missing { name: ISSUING.to_owned() };
         let secret = self.secret(ISSUING).await?.ok_or_else(missing)?;
         let ca = stored::issuing(&secret);

@@ -22,6 +22,8 @@ use weft_certs::{Bundle, BundleError};
 use super::rotation::{Census, LEAVES_GONE_AFTER, Lacking};
 use crate::clock::seconds;
 
+/// The `ConfigMap`.
+pub(super) const BUNDLE: &str = "weft-trust-bundle";
 /// Of the ConfigMap: the roots, under Istio's name for them.
 pub(super) const FIELD: &str = "root-cert.pem";
 /// Annotations, in seconds since 1970: since when these roots are given to all, and since when another signs.
@@ -117,6 +119,12 @@ impl Published {
         set(annotations, SIGNED_BY, self.signed_by.clone());
         set(annotations, SIGNED_SINCE, seconds(self.signed_since).to_string());
         news
+    }
+
+    /// The root that signs, where it is none of these: they are not those of this mesh, or not the newest.
+    pub(super) fn signer_other_than(&self, roots: &Bundle) -> Option<&str> {
+        let known = roots.each().any(|root| root.fingerprint() == self.signed_by);
+        (!known).then_some(self.signed_by.as_str())
     }
 
     /// Whether a CA with these roots, which is under each of `signers`, may sign from now on.

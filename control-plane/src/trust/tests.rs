@@ -253,6 +253,42 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_root_other_than_the_one_that_nodes_were_told_signs_nothing() {
+    let server = Server::default();
+    let (trust, signing) = own(&server).await;
+    let (first, secret) = (signing.current(), server.get(SECRETS, ROOT).unwrap());
+    let published = || server.get(MAPS, "weft-trust-bundle").unwrap()["data"].clone();
+    wish(&server);
+    for _ in 0..4 {
+        trust.tend_own().await.unwrap();
+    }
+    let (told, both) = (trust.status().await, published());
+    assert_eq!(told["stage"]["name"], json!("retiring"), "{told}");
+    // As a backup of before the change has it.
+    let newer = server.get(SECRETS, ROOT).unwrap();
+    server.put(SECRETS, ROOT, secret.clone());
+    let refused = |error: TrustError| {
+        assert!(matches!(error, TrustError::Other { .. }), "{error}");
+        assert!(error.to_string().contains("--reset-trust"), "{error}");
+    };
+    refused(open(&server, CaSource::Own).await.map(drop).unwrap_err());
+    refused(trust.tend_own().await.unwrap_err());
+    let told = trust.status().await["error"].to_string();
+    assert!(told.contains("Secret weft-root-ca holds no root"), "{told}");
+    assert_eq!(published(), both);
+    server.put(SECRETS, ROOT, newer);
+    own(&server).await;
+
+    // Whoever must, may.
+    server.put(SECRETS, ROOT, secret);
+    let (domain, heard) = (TrustDomain::default(), Arc::default());
+    let lost = LostRoot::Replace;
+    let opened = Trust::open(server.client(), "mesh", &domain, CaSource::Own, lost, heard).await;
+    assert_eq!(opened.unwrap().1.current().bundle(), first.bundle());
+    own(&server).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_replica_tells_where_a_change_of_roots_is() {
     let server = Server::default();
     let (one, _) = own(&server).await;
