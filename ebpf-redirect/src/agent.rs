@@ -19,6 +19,7 @@ mod packet;
 mod roster;
 mod source;
 mod succession;
+mod unseen;
 mod wanted;
 
 #[cfg(test)]

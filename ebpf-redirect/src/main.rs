@@ -9,7 +9,8 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use tracing::{error, info};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use weft_redirect::agent::{self, KubernetesSettings, ProxyUser, Settings, SourceSettings};
 use weft_redirect::cni::{Entry, Installation};
@@ -158,6 +159,7 @@ impl Command {
     fn run(self) -> Result<ExitCode> {
         match self {
             Self::Run(run) => {
+                raise_descriptors();
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
@@ -186,6 +188,15 @@ impl Command {
             }
             Self::Check { cgroup, bpffs } => Ok(check(cgroup, bpffs)),
         }
+    }
+}
+
+/// A pod takes some 26 descriptors: the soft limit of old would be reached by forty pods.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -24,6 +24,14 @@ pub enum NetnsError {
         /// Why not.
         source: io::Error,
     },
+    /// Whether a process is in it cannot be told.
+    #[error("processes in network namespace {path} cannot be looked for")]
+    Processes {
+        /// By what it was known.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The file is no network namespace, or we may not enter it.
     #[error("network namespace {path} cannot be entered")]
     Enter {
@@ -38,6 +46,32 @@ pub enum NetnsError {
         /// The name.
         path: PathBuf,
     },
+}
+
+/// What an error says of a namespace that was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is not there any more.
+    Gone,
+    /// Nothing: we could not look, as without descriptors or memory.
+    Unseen,
+}
+
+impl NetnsError {
+    /// What it says of the namespace.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Replaced { .. } => Verdict::Gone,
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => Verdict::Gone,
+            // The number may be that of a process by this time that is not for us to look at.
+            Self::Open { path, source }
+                if processes::of_netns(path).is_some() && processes::is_closed(source) =>
+            {
+                Verdict::Gone
+            }
+            Self::Open { .. } | Self::Processes { .. } | Self::Enter { .. } => Verdict::Unseen,
+        }
+    }
 }
 
 /// By what a namespace that is still there is known.
@@ -62,25 +96,55 @@ pub struct Netns {
 impl Netns {
     /// Opens the namespace at `path` and asks the kernel for its cookie.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let opened = || -> io::Result<(File, u64, u64)> {
-            let file = File::open(path)?;
-            let meta = file.metadata()?;
-            Ok((file, meta.dev(), meta.ino()))
-        };
-        let (file, device, inode) =
-            opened().map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
-        let mut netns = Self { path: path.to_owned(), file, cookie: 0, device, inode };
-        netns.cookie = netns.run(own_cookie).and_then(|cookie| {
-            cookie.map_err(|source| NetnsError::Enter { path: path.to_owned(), source })
-        })?;
-        Ok(netns)
+        Self::file(path)?.entered()
     }
 
     /// A namespace that was known by this path. `None`: it is gone, or nobody is left in it by whom it is known.
-    pub(crate) fn find(path: &Path, identity: (u64, u64), cookie: u64) -> Option<Self> {
+    ///
+    /// Errors: that cannot be told.
+    pub(crate) fn find(
+        path: &Path,
+        identity: (u64, u64),
+        cookie: u64,
+    ) -> Result<Option<Self>, NetnsError> {
+        if let Some(netns) = Self::found(path, identity, cookie)? {
+            return Ok(Some(netns));
+        }
+        match process_inside(path, identity)? {
+            Some(process) => Self::found(&process, identity, cookie),
+            None => Ok(None),
+        }
+    }
+
+    /// `None`: nothing is at this path, or something else.
+    fn found(path: &Path, identity: (u64, u64), cookie: u64) -> Result<Option<Self>, NetnsError> {
+        let file = match Self::file(path) {
+            Err(error) if error.verdict() == Verdict::Gone => return Ok(None),
+            file => file?,
+        };
+        if file.file_identity() != identity {
+            return Ok(None);
+        }
         // An inode may be another one's by this time, a cookie never is.
-        let open = |path: &Path| Self::open(path).ok().filter(|netns| netns.cookie == cookie);
-        open(path).or_else(|| open(&process_inside(path, identity)?))
+        Ok(Some(file.entered()?).filter(|netns| netns.cookie == cookie))
+    }
+
+    /// The file at `path`, whatever it is.
+    fn file(path: &Path) -> Result<Self, NetnsError> {
+        let opened = || -> io::Result<Self> {
+            let file = File::open(path)?;
+            let meta = file.metadata()?;
+            let (device, inode) = (meta.dev(), meta.ino());
+            Ok(Self { path: path.to_owned(), file, cookie: 0, device, inode })
+        };
+        opened().map_err(|source| NetnsError::Open { path: path.to_owned(), source })
+    }
+
+    fn entered(mut self) -> Result<Self, NetnsError> {
+        self.cookie = self.run(own_cookie).and_then(|cookie| {
+            cookie.map_err(|source| NetnsError::Enter { path: self.path.clone(), source })
+        })?;
+        Ok(self)
     }
 
     /// Which file the namespace was opened from.
@@ -104,7 +168,7 @@ impl Netns {
     /// A process is no name: when it has ended, any other that is in the namespace takes its place.
     pub fn verify(&mut self) -> Result<Known, NetnsError> {
         let Err(error) = self.follow_path() else { return Ok(Known::AsBefore) };
-        self.path = process_inside(&self.path, self.file_identity()).ok_or(error)?;
+        self.path = process_inside(&self.path, self.file_identity())?.ok_or(error)?;
         Ok(Known::ByAnotherProcess)
     }
 
@@ -130,7 +194,8 @@ impl Netns {
             Ok(work())
         };
         thread::scope(|scope| {
-            let joined = scope.spawn(inside).join();
+            // Unlike `spawn`, it is no panic when there is no thread to be had.
+            let joined = thread::Builder::new().spawn_scoped(scope, inside)?.join();
             joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .map_err(|source| NetnsError::Enter { path: self.path.clone(), source })
@@ -145,12 +210,12 @@ impl AsFd for Netns {
 
 /// Of a namespace that was known by a process, the file of the oldest that is in it: the number may be another
 /// process's by this time, only the namespace itself counts.
-fn process_inside(path: &Path, identity: (u64, u64)) -> Option<PathBuf> {
-    let proc = processes::of_netns(path)?.parent()?;
-    let is_inside =
-        |process: &Path| processes::netns_identity(process).is_some_and(|it| it == identity);
-    let oldest = processes::oldest(proc, is_inside).ok()??;
-    Some(processes::netns(&oldest))
+fn process_inside(path: &Path, identity: (u64, u64)) -> Result<Option<PathBuf>, NetnsError> {
+    let Some(proc) = processes::of_netns(path).and_then(Path::parent) else { return Ok(None) };
+    let is_inside = |process: &Path| Ok(processes::netns_identity(process)? == Some(identity));
+    let oldest = processes::oldest(proc, is_inside)
+        .map_err(|source| NetnsError::Processes { path: path.to_owned(), source })?;
+    Ok(oldest.map(|process| processes::netns(&process)))
 }
 
 /// The cookie of the namespace that this thread is in.

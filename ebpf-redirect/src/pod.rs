@@ -27,7 +27,7 @@ use weft_redirect_abi::PodCounter;
 
 use crate::attach::AttachError;
 use crate::netlink::{self, Address, DnsCapture, Link, Monitor, Reach, Repaired};
-use crate::netns::{Known, Netns, NetnsError};
+use crate::netns::{Known, Netns, NetnsError, Verdict};
 use crate::node::{Node, NodeError};
 use crate::objects::ObjectError;
 use crate::sockets::Listener;
@@ -84,6 +84,12 @@ pub enum PodError {
         /// What it lacks.
         address: IpAddr,
     },
+    /// Its namespace's path does not fit into the pod's record.
+    #[error("network namespace {netns} has a path of more than {} bytes", programs::PATH_MAX)]
+    LongPath {
+        /// Where.
+        netns: PathBuf,
+    },
     /// A pin cannot be made or removed.
     #[error("pin {path} cannot be changed")]
     Pin {
@@ -92,6 +98,24 @@ pub enum PodError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl PodError {
+    /// What it says of the pod's namespace, where that was known.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Netns(error) => error.verdict(),
+            Self::Node(_)
+            | Self::Object(_)
+            | Self::Attach(_)
+            | Self::Map { .. }
+            | Self::Inside { .. }
+            | Self::NoAddress { .. }
+            | Self::Stranger { .. }
+            | Self::LongPath { .. }
+            | Self::Pin { .. } => Verdict::Unseen,
+        }
+    }
 }
 
 /// What it takes to enroll a pod.
@@ -128,6 +152,7 @@ impl Pod {
         listeners: &[Listener],
     ) -> Result<Self, PodError> {
         let Enrolment { uid, mut netns, dns, addresses } = enrolment;
+        programs::recordable(netns.path())?;
         netns.verify()?;
         check_addresses(&netns, &addresses)?;
         let taken_over = drain::forget_other_namespace(node, &uid, &netns)?;

@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 
 use super::app::{ask, serve};
@@ -15,6 +16,7 @@ tests![
     a_pod_whose_settings_change_stays_captured,
     a_pod_whose_change_fails_stays_captured,
     a_pod_that_is_known_by_a_process_stays_captured_when_that_ends,
+    a_pod_that_an_agent_without_descriptors_cannot_look_for_stays_captured,
 ];
 
 /// Tells a thread to stop when it goes.
@@ -171,4 +173,34 @@ fn a_pod_that_is_known_by_a_process_stays_captured_when_that_ends() {
     world.unenroll(Who::A);
     world.forgets(Who::A);
     assert!(!world.pins(Who::A).exists());
+}
+
+fn a_pod_that_an_agent_without_descriptors_cannot_look_for_stays_captured() {
+    let world = World::new();
+    let mut processes = [Process::of(&world, Who::A), Process::of(&world, Who::A)];
+    world.ask_to_enroll_with(Who::A, &json!({ "netns": processes[0].netns() }));
+    world.reaches(Who::A, "captured");
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let [first, second] = &mut processes;
+    refuse_gaps(&world, |served_more| {
+        let agent = Pid::from_raw(i32::try_from(world.agent_pid()).unwrap());
+        let limit = getrlimit(Resource::Nofile);
+        let none = Rlimit { current: Some(0), maximum: limit.maximum };
+        prlimit(agent, Resource::Nofile, none).unwrap();
+        first.end();
+        let unseen = "whether the pod is there cannot be told";
+        until("the agent has looked", || {
+            let log = world.agent_log();
+            [unseen, "namespace is gone"].iter().any(|said| log.contains(said)).then_some(())
+        });
+        served_more();
+        prlimit(agent, Resource::Nofile, limit).unwrap();
+        let other = second.netns();
+        until("the agent looks at another process", || {
+            world.agent_log().contains(&other).then_some(())
+        });
+        assert_eq!(world.agent_log().matches(unseen).count(), 1, "{}", world.agent_log());
+    });
+    world.reaches(Who::A, "ready");
 }

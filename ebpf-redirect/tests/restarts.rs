@@ -1,10 +1,13 @@
 //! Agent and proxy may stop, crash and come back at any moment; nothing goes out in the clear.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use weft_redirect::{Draining, Node, PodUid};
 
 use super::app::{Talk, ask, serve};
 use super::tap::Tap;
@@ -20,6 +23,8 @@ tests![
     an_agent_that_comes_back_takes_over_without_a_gap,
     a_pod_that_went_while_the_agent_was_dead_is_released,
     a_pod_that_could_not_be_taken_up_is_released_when_it_is_not_wanted_any_more,
+    what_cannot_be_read_of_a_pod_for_want_of_descriptors_releases_nothing,
+    the_agent_may_have_as_many_descriptors_as_there_are_for_it,
 ];
 
 fn connections_wait_for_a_proxy_that_is_not_there_yet() {
@@ -225,4 +230,35 @@ fn a_pod_that_could_not_be_taken_up_is_released_when_it_is_not_wanted_any_more()
     until("its pins are gone", || (!world.pins(Who::A).exists()).then_some(()));
     let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
     assert_eq!(line, format!("app {}", Who::A.v4()));
+}
+
+fn what_cannot_be_read_of_a_pod_for_want_of_descriptors_releases_nothing() {
+    let mut world = World::new();
+    world.inside(Who::C, || serve(8080));
+    world.enroll(Who::A);
+    world.kill_agent();
+    let mut node = Node::pinned(&world.bpffs()).unwrap().unwrap();
+    let uid = PodUid::parse(&Who::A.uid()).unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    // With one descriptor the record can be read, and the namespace not be entered.
+    for free in [0, 1] {
+        let lowest = std::fs::File::open("/dev/null").unwrap().as_raw_fd();
+        let current = Some(u64::try_from(lowest).unwrap() + free);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum }).unwrap();
+        let resumed = Draining::resume(&mut node, &uid);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        assert!(resumed.is_err(), "{free}: {resumed:?}");
+    }
+    assert!(world.pins(Who::A).exists());
+    let refused = world.inside(Who::A, || ask(at(Who::C.v4(), 8080)));
+    refused.expect_err("it is captured, and nobody serves it");
+}
+
+fn the_agent_may_have_as_many_descriptors_as_there_are_for_it() {
+    let world = World::new();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.agent_pid())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let numbers: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+    assert_ne!(numbers[0], "256", "it is what a runtime begins with");
 }

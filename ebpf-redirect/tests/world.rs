@@ -265,8 +265,9 @@ impl World {
         let path = self.dir.path().join("agent.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let _ = fs::remove_file(self.zds());
-        // A shell enters the cgroup first: a socket keeps the cgroup in which it was made.
-        let script = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
+        // A shell enters the cgroup first: a socket keeps the cgroup in which it was made. Few open files, as runtimes
+        // allow them to begin with.
+        let script = "ulimit -S -n 256 && echo $$ > \"$0\"/cgroup.procs && exec \"$@\"";
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(cgroup().join("agent")).arg(AGENT);
         command.args(["run", "--node=test"]);

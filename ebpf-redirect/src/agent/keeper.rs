@@ -13,7 +13,9 @@ use super::chain;
 use super::inheritance::Inheritance;
 use super::roster::{News, Roster};
 use super::source::Source;
+use super::unseen::Unseen;
 use super::wanted::{Ask, Claim, Standing, Status, Wanted, WantedPod};
+use crate::netns::Verdict;
 use crate::node::Node;
 use crate::pod::{Drained, Draining, Pod, PodError, PodUid};
 
@@ -47,6 +49,7 @@ pub(super) struct Keeper {
     inheritance: Inheritance,
     /// Captured by an earlier agent and deleted by force since: closed as long as their namespaces are there.
     deleted: BTreeSet<PodUid>,
+    unseen: Unseen,
 }
 
 impl Keeper {
@@ -66,6 +69,7 @@ impl Keeper {
             touched: HashSet::new(),
             inheritance: Inheritance::Unknown,
             deleted: BTreeSet::new(),
+            unseen: Unseen::default(),
         }
     }
 
@@ -115,12 +119,14 @@ impl Keeper {
         {
             match wanted.claim(&uid) {
                 Claim::Wanted => {}
-                Claim::Unknown if Draining::is_there(&self.node, &uid) => {
-                    if self.deleted.insert(uid.clone()) {
+                Claim::Unknown => {
+                    let is_news = self.deleted.insert(uid.clone());
+                    self.bury(&uid);
+                    if is_news && self.deleted.contains(&uid) {
                         warn!(pod = %uid, "deleted, and still there: it stays captured, and is served no more");
                     }
                 }
-                Claim::Unknown | Claim::Out => self.resume(&uid),
+                Claim::Out => self.resume(&uid),
             }
         }
         self.deleted.retain(|uid| wanted.claim(uid) == Claim::Unknown);
@@ -128,12 +134,15 @@ impl Keeper {
         self.inheritance.expect(pinned, Instant::now());
     }
 
-    /// Releases the deleted pods whose namespaces have gone.
-    fn bury(&mut self) {
-        let is_gone = |uid: &&PodUid| !Draining::is_there(&self.node, uid);
-        for uid in self.deleted.iter().filter(is_gone).cloned().collect::<Vec<_>>() {
-            self.deleted.remove(&uid);
-            self.resume(&uid);
+    /// Releases a deleted pod, if its namespace has gone.
+    fn bury(&mut self, uid: &PodUid) {
+        match Draining::look(&self.node, uid) {
+            Ok(Some(_)) => self.unseen.over(uid),
+            Ok(None) => {
+                self.deleted.remove(uid);
+                self.resume(uid);
+            }
+            Err(error) => self.unseen.tell(uid, &error),
         }
     }
 
@@ -227,7 +236,8 @@ impl Keeper {
                 self.roster.add(offer);
             }
             Err(error) => {
-                let misplaced = matches!(error, PodError::Netns(_) | PodError::Stranger { .. });
+                let misplaced =
+                    matches!(error, PodError::Stranger { .. }) || error.verdict() == Verdict::Gone;
                 let error = chain(&error);
                 let known = matches!(self.pods.get(uid), Some(Held::Failed { .. }));
                 if !known {
@@ -302,10 +312,7 @@ impl Keeper {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Touched(uid) => {
-                self.touched.insert(uid.clone());
-                self.repair(&uid);
-            }
+            News::Touched(uid) => self.repair(&uid),
             News::Confirmed(uid) => self.hand_over(&uid),
             News::Declined(uid, error) => {
                 warn!(pod = %uid, error, "the proxy cannot serve the pod yet");
@@ -363,12 +370,13 @@ impl Keeper {
             match held {
                 Held::Enrolled { pod, .. } => match pod.verify().and_then(|()| pod.newly_guarded())
                 {
-                    Ok(0) => {}
+                    Ok(0) => self.unseen.over(uid),
                     Ok(packets) => {
                         error!(pod = %uid, packets, "captured packets met the guard");
                         touched.push(uid.clone());
                     }
-                    Err(PodError::Netns(_)) => gone.push(uid.clone()),
+                    Err(error) if error.verdict() == Verdict::Gone => gone.push(uid.clone()),
+                    Err(error @ PodError::Netns(_)) => self.unseen.tell(uid, &error),
                     Err(error) => {
                         error!(pod = %uid, error = chain(&error), "the guard cannot be read");
                     }
@@ -393,7 +401,11 @@ impl Keeper {
             }
         }
         self.drain_further();
-        self.bury();
+        for uid in self.deleted.clone() {
+            self.bury(&uid);
+        }
+        let Self { pods, deleted, unseen, .. } = self;
+        unseen.retain(|uid| pods.contains_key(uid) || deleted.contains(uid));
         self.conclude();
     }
 
@@ -412,7 +424,7 @@ impl Keeper {
     }
 
     fn repair(&mut self, uid: &PodUid) {
-        self.touched.remove(uid);
+        let is_known = self.touched.remove(uid);
         let Some(Held::Enrolled { pod, .. }) = self.pods.get_mut(uid) else { return };
         match pod.repair(&mut self.node) {
             Ok(repaired) if repaired.rules + repaired.routes > 0 => {
@@ -424,7 +436,10 @@ impl Keeper {
             Ok(_) => {}
             // Addresses come and go; the tick looks again.
             Err(error) => {
-                warn!(pod = %uid, error = chain(&error), "the pod's capture cannot be repaired");
+                if !is_known {
+                    let error = chain(&error);
+                    warn!(pod = %uid, error, "the pod's capture cannot be repaired, trying again");
+                }
                 self.touched.insert(uid.clone());
             }
         }

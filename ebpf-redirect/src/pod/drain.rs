@@ -11,7 +11,7 @@ use weft_redirect_abi::PodRecord;
 use super::programs::{self, STEER};
 use super::{PodError, PodUid, guard, inside, pins, sysctl};
 use crate::netlink;
-use crate::netns::Netns;
+use crate::netns::{Netns, NetnsError, Verdict};
 use crate::node::Node;
 
 /// Whether an earlier agent left something of a pod.
@@ -50,42 +50,51 @@ pub enum Drained {
 impl Draining {
     /// Ends the capture of new connections.
     pub(super) fn begin(node: &mut Node, uid: PodUid, netns: Netns) -> Result<Self, PodError> {
-        node.maps().release(netns.cookie())?;
         let folder = pins(node.root(), &uid);
+        let turned_on = read_record(&folder)?.map_or(0, |record| record.sysctls_turned_on);
+        node.maps().release(netns.cookie())?;
         remove_pin(&folder.join(STEER))?;
         node.maps().forget_addresses(netns.cookie())?;
         // The listeners' slots: what is in the backlog is accepted and served by whoever has a copy.
         remove_pin(&folder.join("SOCKS"))?;
         inside(&netns, "removing DNS rules", netlink::remove_dns_rules)?;
-        let turned_on = read_record(&folder).map_or(0, |record| record.sysctls_turned_on);
         Ok(Self { uid, netns, turned_on })
     }
 
     /// Takes up a pod that an earlier agent left and that is not to be enrolled any more.
     ///
     /// `None`: its namespace is gone, and so is everything of us.
+    ///
+    /// Errors: also when it cannot be told whether the namespace is there. Then all of it is as it was.
     pub fn resume(node: &mut Node, uid: &PodUid) -> Result<Option<Self>, PodError> {
-        let Some(record) = read_record(&pins(node.root(), uid)) else {
+        let Some(record) = read_record(&pins(node.root(), uid))? else {
             remove_all_pins(node.root(), uid)?;
             return Ok(None);
         };
-        let Some(netns) = recorded(&record) else {
+        let Some(netns) = recorded(&record)? else {
             forget(node, uid, record.netns)?;
             return Ok(None);
         };
         Ok(Some(Self::begin(node, uid.clone(), netns)?))
     }
 
-    /// Whether the namespace is still there of a pod that an earlier agent left.
-    pub fn is_there(node: &Node, uid: &PodUid) -> bool {
-        read_record(&pins(node.root(), uid)).is_some_and(|record| recorded(&record).is_some())
+    /// The namespace of a pod that an earlier agent left. `None`: it is gone.
+    pub(crate) fn look(node: &Node, uid: &PodUid) -> Result<Option<Netns>, PodError> {
+        match read_record(&pins(node.root(), uid))? {
+            Some(record) => Ok(recorded(&record)?),
+            None => Ok(None),
+        }
     }
 
     /// Removes what is left, once no connection is captured any more.
     pub fn finish(mut self, node: &mut Node) -> Result<Drained, PodError> {
-        if self.netns.verify().is_err() {
-            forget(node, &self.uid, self.netns.cookie())?;
-            return Ok(Drained::Completely);
+        match self.netns.verify() {
+            Ok(_) => {}
+            Err(error) if error.verdict() == Verdict::Gone => {
+                forget(node, &self.uid, self.netns.cookie())?;
+                return Ok(Drained::Completely);
+            }
+            Err(error) => return Err(error.into()),
         }
         let marked = inside(&self.netns, "counting connections", netlink::marked_connections)?;
         if marked > 0 {
@@ -122,7 +131,7 @@ pub(super) fn forget_other_namespace(
     uid: &PodUid,
     netns: &Netns,
 ) -> Result<Remains, PodError> {
-    match read_record(&pins(node.root(), uid)) {
+    match read_record(&pins(node.root(), uid))? {
         Some(record) if record.netns == netns.cookie() => Ok(Remains::Ours),
         Some(record) => {
             forget(node, uid, record.netns)?;
@@ -143,13 +152,16 @@ fn forget(node: &mut Node, uid: &PodUid, cookie: u64) -> Result<(), PodError> {
     remove_all_pins(node.root(), uid)
 }
 
-fn read_record(folder: &Path) -> Option<PodRecord> {
-    let record = programs::record(folder).ok()?.get(&0, 0).ok()?;
-    (record.netns != 0).then_some(record)
+/// `None`: there is none, or nothing was written to it yet.
+fn read_record(folder: &Path) -> Result<Option<PodRecord>, PodError> {
+    let Some(map) = programs::record(folder)? else { return Ok(None) };
+    let record =
+        map.get(&0, 0).map_err(|source| PodError::Map { map: programs::RECORD, source })?;
+    Ok((record.netns != 0).then_some(record))
 }
 
 /// The namespace, unless it is gone.
-fn recorded(record: &PodRecord) -> Option<Netns> {
+fn recorded(record: &PodRecord) -> Result<Option<Netns>, NetnsError> {
     let end = record.path.iter().position(|byte| *byte == 0).unwrap_or(record.path.len());
     let path = Path::new(OsStr::from_bytes(record.path.get(..end).unwrap_or_default()));
     Netns::find(path, (record.device, record.inode), record.netns)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,13 @@ use crate::sockets::Listener;
 
 /// `bpf(2)`: only where nothing is.
 const BPF_NOEXIST: u64 = 1;
-const MAPS: [&str; 3] = ["SOCKS", "RECORD", "POD_COUNT"];
+/// Where it is said whose the pins are.
+pub(super) const RECORD: &str = "RECORD";
+const MAPS: [&str; 3] = ["SOCKS", RECORD, "POD_COUNT"];
 const SHARED: [&str; 2] = ["OWN", "EXEMPT"];
+
+/// How long the path of a pod's namespace may be, in bytes.
+pub(super) const PATH_MAX: usize = 128;
 
 /// Where the pod's hold on `sk_lookup` is pinned. Its absence says that the pod is draining.
 pub(super) const STEER: &str = "steer";
@@ -54,7 +60,7 @@ impl PodPrograms {
         let folder = super::pins(root, uid);
         fs::create_dir_all(&folder)
             .map_err(|source| PodError::Pin { path: folder.clone(), source })?;
-        check_layout::<u32, PodRecord>(&folder.join("RECORD"))?;
+        check_layout::<u32, PodRecord>(&folder.join(RECORD))?;
         check_layout::<u32, u64>(&folder.join("POD_COUNT"))?;
         let own = MAPS.map(|map| (map, folder.join(map)));
         let shared = SHARED.map(|map| (map, node::pin(root, map)));
@@ -67,7 +73,7 @@ impl PodPrograms {
         let mut programs = Self {
             object,
             socks: node::typed(&folder.join("SOCKS")).map_err(failed("SOCKS"))?,
-            record: record(&folder)?,
+            record: node::typed(&folder.join(RECORD)).map_err(failed(RECORD))?,
             counters: node::typed(&folder.join("POD_COUNT")).map_err(failed("POD_COUNT"))?,
             linkless: Linkless::new(),
             folder,
@@ -78,17 +84,12 @@ impl PodPrograms {
 
     /// Says whose the pins are.
     pub(super) fn write_record(&mut self, netns: &Netns) -> Result<(), PodError> {
-        let before = self.record.get(&0, 0).map_err(failed("RECORD"))?;
+        let before = self.record.get(&0, 0).map_err(failed(RECORD))?;
         let (device, inode) = netns.file_identity();
-        let bytes = netns.path().as_os_str().as_bytes();
-        let mut path = [0; 128];
-        // A longer path is not recorded: then a restarted agent cannot undo what is in the namespace.
-        if let Some(room) = path.get_mut(..bytes.len()) {
-            room.copy_from_slice(bytes);
-        }
+        let path = recordable(netns.path())?;
         let sysctls_turned_on = before.sysctls_turned_on;
         let record = PodRecord { netns: netns.cookie(), device, inode, sysctls_turned_on, path };
-        self.record.set(0, record, 0).map_err(failed("RECORD"))
+        self.record.set(0, record, 0).map_err(failed(RECORD))
     }
 
     /// Remembers which sysctls were off before us, across agents.
@@ -96,9 +97,9 @@ impl PodPrograms {
         if turned_on == 0 {
             return Ok(());
         }
-        let mut record = self.record.get(&0, 0).map_err(failed("RECORD"))?;
+        let mut record = self.record.get(&0, 0).map_err(failed(RECORD))?;
         record.sysctls_turned_on |= turned_on;
-        self.record.set(0, record, 0).map_err(failed("RECORD"))
+        self.record.set(0, record, 0).map_err(failed(RECORD))
     }
 
     /// Connections go to these listeners where no open one is steered to. One that an earlier agent opened and a
@@ -108,7 +109,7 @@ impl PodPrograms {
             let index = listener.slot().index(listener.family());
             match self.socks.set(index, listener, BPF_NOEXIST) {
                 Err(MapError::SyscallError(error))
-                    if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
                 done => done.map_err(failed("SOCKS"))?,
             }
         }
@@ -157,6 +158,17 @@ impl PodPrograms {
     }
 }
 
+/// A path as it is recorded. One for which there is no room would be found nowhere by the next agent, and its pod
+/// taken for gone.
+pub(super) fn recordable(path: &Path) -> Result<[u8; PATH_MAX], PodError> {
+    let bytes = path.as_os_str().as_bytes();
+    let mut recorded = [0; PATH_MAX];
+    let room = recorded.get_mut(..bytes.len());
+    let room = room.ok_or_else(|| PodError::LongPath { netns: path.to_owned() })?;
+    room.copy_from_slice(bytes);
+    Ok(recorded)
+}
+
 /// All counters, from a pod's pins.
 pub(super) fn counters(folder: &Path) -> Result<Vec<(PodCounter, u64)>, PodError> {
     let counters = node::typed(&folder.join("POD_COUNT")).map_err(failed("POD_COUNT"))?;
@@ -168,9 +180,14 @@ fn sum(counters: &PerCpuArray<MapData, u64>, counter: PodCounter) -> Result<u64,
     Ok(per_cpu.iter().sum())
 }
 
-/// The pod's record, from its pins.
-pub(super) fn record(folder: &Path) -> Result<Array<MapData, PodRecord>, PodError> {
-    node::typed(&folder.join("RECORD")).map_err(failed("RECORD"))
+/// The pod's record, from its pins. `None`: it has none.
+pub(super) fn record(folder: &Path) -> Result<Option<Array<MapData, PodRecord>>, PodError> {
+    match node::typed(&folder.join(RECORD)) {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        map => Ok(Some(map.map_err(failed(RECORD))?)),
+    }
 }
 
 fn failed(map: &'static str) -> impl Fn(MapError) -> PodError {

@@ -26,3 +26,14 @@ fn a_pod_speaks_from_its_global_addresses_only() {
     let expected: [IpAddr; 2] = ["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
     assert_eq!(surroundings.sources(), expected);
 }
+
+#[test]
+fn a_namespace_whose_path_cannot_be_recorded_is_refused() {
+    let path = |bytes| PathBuf::from(format!("/{}", "x".repeat(bytes - 1)));
+    let longest = path(programs::PATH_MAX);
+    assert_eq!(programs::recordable(&longest).unwrap(), longest.as_os_str().as_encoded_bytes());
+    let longer = path(programs::PATH_MAX + 1);
+    let error = programs::recordable(&longer).unwrap_err().to_string();
+    let said = format!("network namespace {} has a path of more than 128 bytes", longer.display());
+    assert_eq!(error, said);
+}

@@ -163,8 +163,12 @@ fn search(proc: &Path, ids: &[&str], host: Option<(u64, u64)>) -> io::Result<Opt
     let names: Vec<String> = ids.iter().flat_map(both).collect();
     let found = processes::oldest(proc, |process| {
         let cgroup = fs::read_to_string(process.join("cgroup"));
-        let netns = processes::netns_identity(process);
-        cgroup.is_ok_and(|cgroup| is_in(&cgroup, &names)) && netns.is_some() && netns != host
+        let cgroup = processes::unless_ended(cgroup)?;
+        if !cgroup.is_some_and(|cgroup| is_in(&cgroup, &names)) {
+            return Ok(false);
+        }
+        let netns = processes::netns_identity(process)?;
+        Ok(netns.is_some() && netns != host)
     });
     Ok(found?.map(|process| processes::netns(&process)))
 }
