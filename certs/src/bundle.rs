@@ -1,6 +1,6 @@
 //! The roots that a trust domain is proven by.
 
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
@@ -93,17 +93,20 @@ impl Bundle {
         (0..self.0.certificates.len()).map(move |at| Self(Arc::new(one(at))))
     }
 
-    /// These roots and those of `other`.
-    pub fn with(&self, other: &Self) -> Result<Self, BundleError> {
-        Self::from_certificates([self.certificates(), other.certificates()].concat())
+    /// What each root is to those whom it signed, in hexadecimal: a digest of its subject and public key, and the same
+    /// for another certificate of them.
+    pub fn names(&self) -> BTreeSet<String> {
+        let name = |anchor: &TrustAnchor<'_>| {
+            digest(&[anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat())
+        };
+        self.0.anchors.iter().map(name).collect()
     }
 
     /// What tells it from any bundle with other roots, in hexadecimal. Their order does not count.
     pub fn fingerprint(&self) -> String {
         let mut roots: Vec<&[u8]> = self.certificates().iter().map(AsRef::as_ref).collect();
         roots.sort_unstable();
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &roots.concat());
-        digest.as_ref().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+        digest(&roots.concat())
     }
 
     /// The roots that are valid at `now`. A path validator never looks at an anchor's own dates.
@@ -116,6 +119,11 @@ impl Bundle {
         let anchors = self.0.anchors.iter().zip(&self.0.validity);
         Cow::Owned(anchors.filter(|(_, v)| valid(v)).map(|(a, _)| a.clone()).collect())
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 impl PartialEq for Bundle {

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::UnixTime;
 use weft_model::{Identity, TrustDomain};
 
-use crate::{Authority, KeyPair, Svid, server_name};
+use crate::{Authority, Bundle, KeyPair, Svid, server_name};
 
 mod authority;
 mod forge;
@@ -35,6 +35,11 @@ pub(crate) fn web() -> Identity {
 
 pub(crate) fn client() -> Identity {
     identity("spiffe://cluster.local/ns/shop/sa/client")
+}
+
+/// These roots and those.
+pub(crate) fn together(one: &Bundle, other: &Bundle) -> Bundle {
+    Bundle::from_pem(&(one.to_pem() + &other.to_pem())).unwrap()
 }
 
 pub(crate) fn authority() -> Authority {

@@ -13,6 +13,7 @@
 //! without being told to.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -284,7 +285,7 @@ async fn of_others(
     place: &Place,
     nodes: &Nodes,
     name: &str,
-) -> Result<(Opened, Vec<String>), TrustError> {
+) -> Result<(Opened, BTreeSet<String>), TrustError> {
     let now = clock::now();
     let (published, made) = place.published().await?;
     let (opened, signers) = place.plugged_in(name, published.as_ref(), now).await?;

@@ -280,7 +280,7 @@ fn an_issuing_ca_signs_what_its_roots_prove_and_is_changed_without_a_word_to_any
 fn a_new_root_that_the_old_one_vouches_for_is_accepted_by_who_knows_the_old_one_only() {
     let (old, new) = (authority(), authority());
     let cross = old.cross_sign(&new, start()).unwrap();
-    let both = new.bundle().with(old.bundle()).unwrap();
+    let both = together(new.bundle(), old.bundle());
     let leaf = svid(&issuing(&new, &cross, &both), &web());
     assert_eq!(leaf.chain().len(), 3);
     for bundle in [old.bundle(), new.bundle(), &both] {
@@ -330,11 +330,11 @@ fn a_ca_whose_leaves_would_be_refused_is_refused_itself() {
 fn an_identity_document_takes_other_roots_only_if_it_is_good_by_them() {
     let (old, new) = (authority(), authority());
     let own = svid(&old, &web());
-    let both = old.bundle().with(new.bundle()).unwrap();
+    let both = together(old.bundle(), new.bundle());
     let wider = own.trusting(&both, start()).unwrap();
     assert_eq!((wider.bundle(), wider.chain()), (&both, own.chain()));
     wider.trusting(new.bundle(), start()).unwrap_err();
-    assert_eq!(both.fingerprint(), new.bundle().with(old.bundle()).unwrap().fingerprint());
+    assert_eq!(both.fingerprint(), together(new.bundle(), old.bundle()).fingerprint());
     assert_ne!(both.fingerprint(), old.bundle().fingerprint());
 }
 

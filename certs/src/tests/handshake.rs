@@ -75,7 +75,7 @@ fn a_client_refuses_a_server_of_another_authority() {
 fn a_server_refuses_a_client_of_another_authority() {
     let (ours, theirs) = (authority(), authority());
     // The client trusts both, so that the refusal is the server's.
-    let bundle = theirs.bundle().with(ours.bundle()).unwrap();
+    let bundle = together(theirs.bundle(), ours.bundle());
     let own = svid(&theirs, &client());
     let chain = [own.chain_pem().remove(0), bundle.to_pem()];
     let key = KeyPair::from_pem(&own.key_pem()).unwrap();

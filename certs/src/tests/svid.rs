@@ -91,14 +91,14 @@ proptest::proptest! {
     #[test]
     fn no_text_makes_the_readers_panic(text in ".{0,400}", bytes in proptest::collection::vec(0u8..=255, 0..400)) {
         let _ = KeyPair::from_pem(&text);
-        let _ = crate::Bundle::from_pem(&text);
+        let _ = Bundle::from_pem(&text);
         let der = rustls_pki_types::CertificateDer::from(bytes.clone());
         let _ = crate::Leaf::from_der(&der);
         let _ = crate::Summary::of(&der);
         let framed = crate::pem::encode("CERTIFICATE REQUEST", &bytes);
         let _ = authority_once().issue(&framed, &web(), DAY, start());
         let framed = crate::pem::encode("CERTIFICATE", &bytes);
-        let _ = crate::Bundle::from_pem(&framed);
+        let _ = Bundle::from_pem(&framed);
         let framed = crate::pem::encode("PRIVATE KEY", &bytes);
         let _ = KeyPair::from_pem(&framed);
     }

@@ -295,7 +295,7 @@ fn only_a_path_to_a_root_of_the_bundle_is_trusted() {
 #[test]
 fn a_bundle_of_old_and_new_root_accepts_leaves_of_both_and_a_bundle_of_one_only_its_own() {
     let (old, new) = (Ca::root("old"), Ca::root("new"));
-    let both = old.bundle().with(&new.bundle()).unwrap();
+    let both = together(&old.bundle(), &new.bundle());
     for ca in [&old, &new] {
         assert_eq!(as_server(&ca.chain(WEB, |_| {}), &both), format!("accepted {WEB}"));
     }
@@ -315,7 +315,7 @@ fn an_expired_root_proves_nothing() {
             "certificate of {WEB} cannot be verified: no root of the trust bundle is valid at 2026-01-01T00:00:00Z"
         )
     );
-    let both = old.bundle().with(&Ca::root("new").bundle()).unwrap();
+    let both = together(&old.bundle(), &Ca::root("new").bundle());
     assert_eq!(
         as_server(&chain, &both),
         format!("certificate of {WEB} was issued by `CN=old`, which is none of ours")

@@ -28,7 +28,9 @@ pub(crate) enum TrustError {
     )]
     Lost { sign: &'static str },
     #[error(
-        "Secret {ROOT} holds no root {published}, which signs as ConfigMap {BUNDLE} says: it is an older one, or          another mesh's. Restore the Secret, or, to go on with its root, which every node must be given, start once          with --reset-trust"
+        "Secret {ROOT} holds no root {published}, which signs as ConfigMap {BUNDLE} says: it is an older one, or \
+         another mesh's. Restore the Secret, or, to go on with its root, which every node must be given, start once \
+         with --reset-trust"
     )]
     Other { published: String },
     #[error("Secret {name} is missing")]
@@ -46,13 +48,16 @@ pub(crate) enum TrustError {
         source: PlugInError,
     },
     #[error(
-        "Secret {name} has another CA that may not sign yet; to begin with it all the same, where every node is given its root by hand, start once with --reset-trust"
+        "Secret {name} has another CA that may not sign yet, as ConfigMap {BUNDLE} says; to begin with it all the same, where every node is given \
+         its root by hand, start once with --reset-trust"
     )]
     NotYet {
         name: String,
         #[source]
         source: NotYet,
     },
+    #[error("ConfigMap {BUNDLE}, which says what nodes were given, holds no roots that are usable")]
+    Published(#[source] BundleError),
     #[error("the roots that are kept are not usable")]
     Bundle(#[from] BundleError),
     #[error("the CA is not usable")]

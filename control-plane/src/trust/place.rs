@@ -1,6 +1,9 @@
 //! What of the CA is in one namespace, read and written.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
@@ -82,7 +85,7 @@ impl Place {
         let ours = roots.bundle()?;
         match published.as_ref().and_then(|published| published.signer_other_than(&ours)) {
             None => Ok((secret, roots)),
-            Some(signer) => Err(TrustError::Other { published: signer.to_owned() }),
+            Some(published) => Err(TrustError::Other { published }),
         }
     }
 
@@ -112,7 +115,7 @@ impl Place {
         name: &str,
         published: Option<&Published>,
         now: SystemTime,
-    ) -> Result<(Opened, Vec<String>), TrustError> {
+    ) -> Result<(Opened, BTreeSet<String>), TrustError> {
         let secret = self.secret(name).await?;
         let secret = secret.ok_or_else(|| TrustError::Missing { name: name.to_owned() })?;
         let no_ca = |source| TrustError::PlugIn { name: name.to_owned(), source };
@@ -177,15 +180,15 @@ impl Place {
         roots: &Roots,
         now: SystemTime,
     ) -> Result<(), TrustError> {
-        let signer = Bundle::from_pem(&roots.active.certificate)?.fingerprint();
-        self.publish(&roots.bundle()?, &[signer], now).await
+        let signer = Bundle::from_pem(&roots.active.certificate)?.names();
+        self.publish(&roots.bundle()?, &signer, now).await
     }
 
-    /// Writes the roots for all to read, and which of them signs.
+    /// Writes the roots for all to read, and by which of them is signed.
     pub(super) async fn publish(
         &self,
         roots: &Bundle,
-        signers: &[String],
+        signers: &BTreeSet<String>,
         now: SystemTime,
     ) -> Result<(), TrustError> {
         let post = PostParams::default();
@@ -217,7 +220,8 @@ impl Place {
     /// What is published, and since when there is a map for it.
     pub(super) async fn published(&self) -> Result<(Option<Published>, Option<Time>), TrustError> {
         let Some(map) = self.map().await? else { return Ok((None, None)) };
-        Ok((Published::of(&map)?, map.metadata.creation_timestamp))
+        let published = Published::of(&map).map_err(TrustError::Published)?;
+        Ok((published, map.metadata.creation_timestamp))
     }
 
     async fn map(&self) -> Result<Option<ConfigMap>, TrustError> {

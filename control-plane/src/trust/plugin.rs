@@ -1,6 +1,6 @@
 //! A CA that others keep: Istio's `cacerts`, or a Secret of cert-manager's.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use k8s_openapi::api::core::v1::Secret;
 use weft_certs::{Authority, Bundle, BundleError, IssueError};
@@ -55,16 +55,16 @@ impl Parts {
         self.under(domain, &self.roots, now).map_err(|error| Box::new(error).into())
     }
 
-    /// The fingerprints of those of its own roots and of `others` by which alone it would be accepted.
+    /// The names of those of its own roots and of `others` by which alone it would be accepted.
     pub(super) fn signers(
         &self,
         domain: &TrustDomain,
         others: Option<&Bundle>,
         now: SystemTime,
-    ) -> Vec<String> {
+    ) -> BTreeSet<String> {
         let all = self.roots.each().chain(others.into_iter().flat_map(Bundle::each));
         let signers = all.filter(|root| self.under(domain, root, now).is_ok());
-        signers.map(|root| root.fingerprint()).collect()
+        signers.flat_map(|root| root.names()).collect()
     }
 
     fn under(

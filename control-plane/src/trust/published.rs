@@ -6,11 +6,14 @@
 //! ```text
 //!   1. the new root is put beside the old one         the CA stays
 //!   2. the CA is changed                              once every node has said that it has both
-//!   3. the old root is taken away                     once all that it proves is over
+//!   3. the old root is taken away                     once all that it alone proves is over
 //! ```
+//!
+//! A CA may be under several roots at once, where the old one vouches for the new. A root is known by its subject and
+//! key: another certificate of them changes nothing for whom it signed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,10 +29,9 @@ use crate::clock::seconds;
 pub(super) const BUNDLE: &str = "weft-trust-bundle";
 /// Of the ConfigMap: the roots, under Istio's name for them.
 pub(super) const FIELD: &str = "root-cert.pem";
-/// Annotations, in seconds since 1970: since when these roots are given to all, and since when another signs.
+/// Annotations: since when these roots are given to all, and the CAs by which certificates are still good. Times are in
+/// seconds since 1970.
 const ROOTS_SINCE: &str = "weft.mesh/roots-since";
-const SIGNED_SINCE: &str = "weft.mesh/signed-since";
-/// The fingerprint of the root that the CA is under.
 const SIGNED_BY: &str = "weft.mesh/signed-by";
 
 /// What is published of roots.
@@ -37,8 +39,16 @@ const SIGNED_BY: &str = "weft.mesh/signed-by";
 pub(super) struct Published {
     pub(super) roots: Bundle,
     since: SystemTime,
-    signed_by: String,
-    signed_since: SystemTime,
+    /// Oldest first, and never empty: the last one signs.
+    signed: Vec<Signed>,
+}
+
+/// The CAs that were in force one after another under the same roots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Signed {
+    /// The names of the roots by each of which they are accepted.
+    by: BTreeSet<String>,
+    since: SystemTime,
 }
 
 /// Why a CA may not take the place of the one before.
@@ -50,8 +60,8 @@ pub(crate) enum NotYet {
     )]
     Unknown,
     #[error(
-        "its roots lack {root}, by which certificates that are still good were signed: keep it for {}h after the CA \
-         was changed",
+        "its roots lack {root}, by which alone certificates that are still good are accepted: keep it for {}h after \
+         the CA was changed",
         LEAVES_GONE_AFTER.as_secs() / 3600
     )]
     Dropped { root: String },
@@ -72,36 +82,44 @@ impl Published {
             return Ok(None);
         };
         let annotation = |name| map.metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let time = |name| {
-            let at = annotation(name).and_then(|text| text.parse::<u32>().ok());
-            at.map(|at| UNIX_EPOCH + Duration::from_secs(u64::from(at)))
-        };
         // Without a record the roots are as old as the map, and the first of them signs.
         let made = map.metadata.creation_timestamp.as_ref().map(|Time(made)| (*made).into());
         let made = made.unwrap_or(UNIX_EPOCH);
         let roots = Bundle::from_pem(text)?;
-        let first = || roots.each().next().map(|root| root.fingerprint()).unwrap_or_default();
-        let signed_by = annotation(SIGNED_BY).cloned().unwrap_or_else(first);
-        let since = time(ROOTS_SINCE).unwrap_or(made);
-        let signed_since = time(SIGNED_SINCE).unwrap_or(made);
-        Ok(Some(Self { roots, since, signed_by, signed_since }))
+        let since = annotation(ROOTS_SINCE).and_then(|text| time(text)).unwrap_or(made);
+        let signed = annotation(SIGNED_BY).and_then(|text| read(text)).unwrap_or_else(|| {
+            let first = roots.each().next().map(|root| root.names());
+            vec![Signed { by: first.unwrap_or_default(), since: made }]
+        });
+        Ok(Some(Self { roots, since, signed }))
     }
 
     /// What is to be published of a CA with these roots that is under each of `signers`.
     pub(super) fn after(
         before: Option<&Self>,
         roots: &Bundle,
-        signers: &[String],
+        signers: &BTreeSet<String>,
         now: SystemTime,
     ) -> Self {
-        let signs_on = before.filter(|before| signers.contains(&before.signed_by));
-        let (signed_by, signed_since) = match signs_on {
-            Some(before) => (before.signed_by.clone(), before.signed_since),
-            None => (signers.first().cloned().unwrap_or_default(), now),
-        };
+        let by: BTreeSet<String> = signers.intersection(&roots.names()).cloned().collect();
+        let good = before.into_iter().flat_map(|before| before.still_good(now));
+        let mut signed: Vec<Signed> = good.cloned().collect();
+        if signed.last().is_none_or(|last| last.by != by) {
+            // Also where a CA of before is back: the record is shorter then, and what it allows less.
+            signed.retain(|before| before.by != by);
+            signed.push(Signed { by, since: now });
+        }
         let same = before.filter(|before| before.roots.fingerprint() == roots.fingerprint());
         let since = same.map_or(now, |before| before.since);
-        Self { roots: roots.clone(), since, signed_by, signed_since }
+        Self { roots: roots.clone(), since, signed }
+    }
+
+    /// Those by which certificates may be good.
+    fn still_good(&self, now: SystemTime) -> impl Iterator<Item = &Signed> {
+        let next = self.signed.iter().skip(1).map(|next| Some(next.since)).chain([None]);
+        let good =
+            move |end: Option<SystemTime>| end.is_none_or(|end| now < end + LEAVES_GONE_AFTER);
+        self.signed.iter().zip(next).filter(move |(_, end)| good(*end)).map(|(signed, _)| signed)
     }
 
     /// Puts it in the map; says whether that is news.
@@ -116,36 +134,43 @@ impl Published {
         set(map.data.get_or_insert_default(), FIELD, self.roots.to_pem());
         let annotations = map.metadata.annotations.get_or_insert_default();
         set(annotations, ROOTS_SINCE, seconds(self.since).to_string());
-        set(annotations, SIGNED_BY, self.signed_by.clone());
-        set(annotations, SIGNED_SINCE, seconds(self.signed_since).to_string());
+        set(annotations, SIGNED_BY, text(&self.signed));
         news
     }
 
     /// The root that signs, where it is none of these: they are not those of this mesh, or not the newest.
-    pub(super) fn signer_other_than(&self, roots: &Bundle) -> Option<&str> {
-        let known = roots.each().any(|root| root.fingerprint() == self.signed_by);
-        (!known).then_some(self.signed_by.as_str())
+    pub(super) fn signer_other_than(&self, roots: &Bundle) -> Option<String> {
+        let by = &self.signed.last()?.by;
+        by.is_disjoint(&roots.names()).then(|| joined(by))
+    }
+
+    /// Whether all certificates that may be good are accepted by these roots, as far as the record goes back.
+    fn can_do_with(&self, roots: &BTreeSet<String>, now: SystemTime) -> bool {
+        let goes_back =
+            self.signed.first().is_some_and(|first| now >= first.since + LEAVES_GONE_AFTER);
+        goes_back && self.still_good(now).all(|signed| !signed.by.is_disjoint(roots))
     }
 
     /// Whether a CA with these roots, which is under each of `signers`, may sign from now on.
     pub(super) fn may_be_followed_by(
         &self,
         roots: &Bundle,
-        signers: &[String],
+        signers: &BTreeSet<String>,
         census: &Census,
         now: SystemTime,
     ) -> Result<(), NotYet> {
-        let known: Vec<String> = self.roots.each().map(|root| root.fingerprint()).collect();
-        if !signers.iter().any(|signer| known.contains(signer)) {
+        let (known, kept) = (self.roots.names(), roots.names());
+        if signers.is_disjoint(&known) {
             return Err(NotYet::Unknown);
         }
-        let kept: Vec<String> = roots.each().map(|root| root.fingerprint()).collect();
-        let is_over =
-            |root: &String| *root != self.signed_by && now >= self.signed_since + LEAVES_GONE_AFTER;
-        if let Some(root) = known.into_iter().find(|root| !kept.contains(root) && !is_over(root)) {
-            return Err(NotYet::Dropped { root });
+        if let Some(root) = known.difference(&kept).next()
+            && !self.can_do_with(&kept, now)
+        {
+            return Err(NotYet::Dropped { root: root.clone() });
         }
-        if signers.contains(&self.signed_by) {
+        // Whoever accepts one that is under some of the roots that this one is under accepts this one.
+        let by: BTreeSet<String> = signers.intersection(&kept).cloned().collect();
+        if self.still_good(now).any(|before| before.by.is_subset(&by)) {
             return Ok(());
         }
         match census.lacking(&self.roots.fingerprint(), self.since, now) {
@@ -156,6 +181,30 @@ impl Published {
             }
         }
     }
+}
+
+/// As it is annotated: `<since>=<root>+<root>`, one after another.
+fn text(signed: &[Signed]) -> String {
+    let one = |Signed { by, since }: &Signed| format!("{}={}", seconds(*since), joined(by));
+    signed.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn read(text: &str) -> Option<Vec<Signed>> {
+    let one = |one: &str| {
+        let (since, by) = one.split_once('=')?;
+        Some(Signed { by: by.split('+').map(str::to_owned).collect(), since: time(since)? })
+    };
+    let all: Option<Vec<Signed>> = text.split(' ').map(one).collect();
+    all.filter(|all| all.is_sorted_by_key(|signed| signed.since))
+}
+
+fn joined(roots: &BTreeSet<String>) -> String {
+    roots.iter().map(String::as_str).collect::<Vec<_>>().join("+")
+}
+
+fn time(text: &str) -> Option<SystemTime> {
+    let at: u32 = text.parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(u64::from(at)))
 }
 
 /// Whether something is to be written.

@@ -1,5 +1,7 @@
 //! What is told of the CA at `/ca`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use weft_certs::Authority;
 
@@ -38,7 +40,7 @@ pub(super) fn own(change: &Change, root: &Authority, kept: &Opened) -> Result<Va
 pub(super) fn plugged_in(
     name: &str,
     published: Option<&Published>,
-    follows: Result<(Opened, Vec<String>), TrustError>,
+    follows: Result<(Opened, BTreeSet<String>), TrustError>,
 ) -> Value {
     let bundle = published.map(|published| published.roots.fingerprint());
     match follows {

@@ -244,12 +244,19 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
     heard.note(&Arc::from("node-1"), Some(&second.bundle().fingerprint()), clock::now());
     changed(&mut signing, "the new CA signs").await;
     server.put(SECRETS, "cacerts", cacerts(&new, &of_new));
-    refused("by which certificates that are still good were signed").await;
+    refused("by which alone certificates that are still good are accepted").await;
 
     // Whoever must, may: and says so.
     let (_, signing) = open(LostRoot::Replace).await.unwrap();
     assert_eq!(signing.current().bundle(), new.bundle());
     open(LostRoot::Refuse).await.unwrap();
+
+    // What nodes were given cannot be held against what cannot be read.
+    let mut map = server.get(MAPS, "weft-trust-bundle").unwrap();
+    map["data"]["root-cert.pem"] = json!("rubbish");
+    server.put(MAPS, "weft-trust-bundle", map);
+    let error = open(LostRoot::Refuse).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("ConfigMap weft-trust-bundle"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

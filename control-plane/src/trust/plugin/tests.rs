@@ -90,3 +90,27 @@ fn a_ca_that_signs_what_nobody_accepts_is_refused_and_says_why() {
     assert!(with(&ca.certificate, "rubbish", &roots).contains("private key cannot be read"));
     assert!(with(&ca.certificate, &ca.key, "rubbish").starts_with("its roots cannot be used"));
 }
+
+#[test]
+fn a_ca_is_under_each_root_that_alone_would_do() {
+    let domain = TrustDomain::default();
+    let root = || Authority::new(&domain, start()).unwrap();
+    let (old, new, other) = (root(), root(), root());
+    let ca = new.issuing_ca(Duration::from_hours(24), start()).unwrap();
+    let cross = old.cross_sign(&new, start()).unwrap();
+    let signers = |chain: &str, others: Option<&Bundle>| {
+        let roots = new.bundle().to_pem();
+        let fields = [
+            ("ca-cert.pem", &*ca.certificate),
+            ("ca-key.pem", &ca.key),
+            ("root-cert.pem", &roots),
+            ("cert-chain.pem", chain),
+        ];
+        Parts::of(&secret(&fields)).unwrap().signers(&domain, others, start())
+    };
+    let both = &old.bundle().names() | &new.bundle().names();
+    let crossed = format!("{}{cross}", ca.certificate);
+    assert_eq!(signers(&crossed, Some(old.bundle())), both);
+    assert_eq!(signers(&crossed, Some(other.bundle())), new.bundle().names());
+    assert_eq!(signers(&ca.certificate, Some(old.bundle())), new.bundle().names());
+}

@@ -266,7 +266,7 @@ async fn new_roots_are_trusted_by_all_identities_and_the_nodes_file_before_it_sa
     assert_eq!(svid.bundle(), old.bundle());
     let domain = TrustDomain::default();
     let next = Authority::new(&domain, SystemTime::now()).unwrap();
-    let both = old.bundle().with(next.bundle()).unwrap().to_pem();
+    let both = old.bundle().to_pem() + &next.bundle().to_pem();
     let both = Authority::from_pem(&domain, &both, &old.key_pem()).unwrap();
     let wanted = both.bundle().clone();
     *control.authority.lock().unwrap() = Arc::new(both);
@@ -291,7 +291,7 @@ async fn a_certificate_that_comes_with_older_roots_follows_those_that_the_node_t
     let root = || Authority::new(&TrustDomain::default(), ca.clock.now()).unwrap();
     let (old, next) = (root(), root());
     sign_with(&ca, &old, &old);
-    let both = old.bundle().with(next.bundle()).unwrap();
+    let both = Bundle::from_pem(&(old.bundle().to_pem() + &next.bundle().to_pem())).unwrap();
     node.identities.trust(&both);
     assert_eq!(node.identities.svid(&web()).await.unwrap().bundle(), &both);
     // Roots by which it would not be good itself are none to follow.
