@@ -29,7 +29,7 @@ mod quota;
 
 use asked::{Asked, asked, trusted};
 use denied::Denied;
-use quota::{Quotas, Share};
+use quota::{Node, Quotas, Share};
 
 /// Shorter ones would be renewed faster than they spread.
 const TTL_MIN: Duration = Duration::from_secs(10);
@@ -66,7 +66,8 @@ impl Certificates {
         now: SystemTime,
     ) -> Result<Vec<String>, Denied> {
         let node = || caller.node.to_string();
-        if self.quotas().take(&caller.node, now) == Share::Exceeded {
+        let asks = Node::from(caller);
+        if self.quotas().take(&asks, now) == Share::Exceeded {
             return Err(Denied::TooOften { node: node() });
         }
         let trusts = trusted(request)?;
@@ -86,7 +87,7 @@ impl Certificates {
                 self.known.index().entitled(caller, &identity, &pods)?;
                 let ttl = ttl(request, LEAF_TTL);
                 let chain = self.signing.current().issue(&request.csr, &identity, ttl, now)?;
-                if self.quotas().hold(&caller.node, &identity, now + ttl, now) == Share::Exceeded {
+                if self.quotas().hold(&asks, &identity, now + ttl, now) == Share::Exceeded {
                     return Err(Denied::TooMany { node: node() });
                 }
                 Ok(chain)

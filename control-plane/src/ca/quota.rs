@@ -8,6 +8,8 @@ use std::{
 
 use weft_model::Identity;
 
+use crate::caller::Caller;
+
 /// At once, after a quiet time: a node that restarts asks for all its identities.
 const BURST: f64 = 500.0;
 const PER_SECOND: f64 = 10.0;
@@ -16,7 +18,20 @@ const IDENTITIES_MAX: usize = 1000;
 
 /// Of all nodes. Only callers that are proven get here; those that are gone are forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Quotas(HashMap<Arc<str>, Quota>);
+pub(super) struct Quotas(HashMap<Node, Quota>);
+
+/// A node made again under its name asks for as much as a new one: what its predecessor asked for is not its doing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    name: Arc<str>,
+    uid: Option<Arc<str>>,
+}
+
+impl From<&Caller> for Node {
+    fn from(caller: &Caller) -> Self {
+        Self { name: caller.node.clone(), uid: caller.uid.clone() }
+    }
+}
 
 #[derive(Debug)]
 struct Quota {
@@ -27,14 +42,14 @@ struct Quota {
 
 impl Quotas {
     /// Takes one request from what a node may ask.
-    pub(super) fn take(&mut self, node: &Arc<str>, now: SystemTime) -> Share {
+    pub(super) fn take(&mut self, node: &Node, now: SystemTime) -> Share {
         if self.of(node, now).bucket.take(now) { Share::Within } else { Share::Exceeded }
     }
 
     /// Notes that a node is to have an identity until `expires`, if it may have one more.
     pub(super) fn hold(
         &mut self,
-        node: &Arc<str>,
+        node: &Node,
         identity: &Identity,
         expires: SystemTime,
         now: SystemTime,
@@ -50,7 +65,7 @@ impl Quotas {
         Share::Within
     }
 
-    fn of(&mut self, node: &Arc<str>, now: SystemTime) -> &mut Quota {
+    fn of(&mut self, node: &Node, now: SystemTime) -> &mut Quota {
         // Each time that there are twice as many as before, so that it costs each of them little.
         if self.0.len().is_power_of_two() && !self.0.contains_key(node) {
             self.0.retain(|_, quota| quota.is_used(now));
@@ -103,26 +118,31 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    fn granted(quotas: &mut Quotas, node: &Arc<str>, at: SystemTime) -> usize {
+    fn node(name: &str, uid: &str) -> Node {
+        Node { name: name.into(), uid: Some(uid.into()) }
+    }
+
+    fn granted(quotas: &mut Quotas, node: &Node, at: SystemTime) -> usize {
         (0..1000).filter(|_| quotas.take(node, at) == Share::Within).count()
     }
 
     #[test]
     fn a_burst_is_granted_and_then_a_steady_rate() {
         let start = SystemTime::UNIX_EPOCH;
-        let (mut quotas, node) = (Quotas::default(), Arc::from("a"));
-        assert_eq!(granted(&mut quotas, &node, start), 500);
-        assert_eq!(granted(&mut quotas, &node, start + Duration::from_secs(2)), 20);
-        assert_eq!(granted(&mut quotas, &node, start), 0, "a clock that goes back grants nothing");
-        assert_eq!(granted(&mut quotas, &Arc::from("b"), start), 500);
+        let (mut quotas, one) = (Quotas::default(), node("a", "1"));
+        assert_eq!(granted(&mut quotas, &one, start), 500);
+        assert_eq!(granted(&mut quotas, &one, start + Duration::from_secs(2)), 20);
+        assert_eq!(granted(&mut quotas, &one, start), 0, "a clock that goes back grants nothing");
+        assert_eq!(granted(&mut quotas, &node("b", "1"), start), 500);
+        assert_eq!(granted(&mut quotas, &node("a", "2"), start), 500, "made again");
     }
 
     #[test]
     fn a_node_has_a_thousand_identities_at_once_and_no_more() {
         let start = SystemTime::UNIX_EPOCH;
-        let (mut quotas, node) = (Quotas::default(), Arc::from("a"));
+        let (mut quotas, one) = (Quotas::default(), node("a", "1"));
         let identity = |n: usize| format!("spiffe://td/ns/shop/sa/web-{n}").parse().unwrap();
-        let mut hold = |n, at| quotas.hold(&node, &identity(n), at + HOUR, at);
+        let mut hold = |n, at| quotas.hold(&one, &identity(n), at + HOUR, at);
         for n in 0..1000 {
             assert_eq!(hold(n, start), Share::Within);
         }
@@ -135,11 +155,11 @@ mod tests {
     fn nodes_that_are_gone_are_forgotten() {
         let (mut quotas, identity) = (Quotas::default(), "spiffe://td/ns/a/sa/b".parse().unwrap());
         for hour in 0..10_000_u32 {
-            let (node, now) = (Arc::from(hour.to_string()), SystemTime::UNIX_EPOCH + hour * HOUR);
+            let (node, now) = (node(&hour.to_string(), "1"), SystemTime::UNIX_EPOCH + hour * HOUR);
             quotas.take(&node, now);
             quotas.hold(&node, &identity, now + 24 * HOUR, now);
         }
         assert!(quotas.0.len() <= 64, "{}", quotas.0.len());
-        assert!(quotas.0.contains_key("9980"), "its certificate is still good");
+        assert!(quotas.0.contains_key(&node("9980", "1")), "its certificate is still good");
     }
 }

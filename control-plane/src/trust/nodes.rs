@@ -13,7 +13,7 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::rotation::{Census, NODE_FORGOTTEN_AFTER, Node};
+use super::rotation::{Census, NODE_FORGOTTEN_AFTER, Node, SEEN_EVERY};
 use crate::{
     clock::seconds,
     heard::{Heard, Word},
@@ -21,8 +21,6 @@ use crate::{
 
 /// Holds a line of about 80 bytes a node; an object has room for ten thousand.
 const MAP: &str = "weft-node-trust";
-/// That a node is still there is written this often, what it trusts at once.
-const SEEN_EVERY: Duration = Duration::from_hours(1);
 /// What a stock node is said to trust.
 const UNSAID: &str = "-";
 

@@ -15,8 +15,11 @@ use zeroize::Zeroizing;
 
 /// The longest that a leaf lives, and some more for clocks and for replicas that learn late.
 pub(crate) const LEAVES_GONE_AFTER: Duration = LEAF_TTL.saturating_add(Duration::from_hours(1));
-/// A node that was not heard of for so long has no certificate that is still good.
-pub(crate) const NODE_FORGOTTEN_AFTER: Duration = LEAF_TTL;
+/// That a node is still there is written this often, what it trusts at once.
+pub(crate) const SEEN_EVERY: Duration = Duration::from_hours(1);
+/// A node of which nothing was written for so long has no certificate that is still good: it may have been given one
+/// right before the next line was due, and by a replica that could not write then.
+pub(crate) const NODE_FORGOTTEN_AFTER: Duration = LEAVES_GONE_AFTER.saturating_add(SEEN_EVERY);
 
 /// A root's certificate and key, PEM.
 #[derive(Clone, PartialEq, Eq)]
