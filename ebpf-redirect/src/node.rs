@@ -119,6 +119,10 @@ impl Node {
         self.maps.counters()
     }
 
+    pub(crate) fn captures(&self, cookie: u64) -> Result<bool, NodeError> {
+        self.maps.captures(cookie)
+    }
+
     pub(crate) fn maps(&mut self) -> &mut NodeMaps {
         &mut self.maps
     }

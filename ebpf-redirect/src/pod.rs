@@ -32,6 +32,7 @@ use crate::node::{Node, NodeError};
 use crate::objects::ObjectError;
 use crate::sockets::Listener;
 
+pub(crate) use drain::Capture;
 use drain::Remains;
 pub use drain::{Drained, Draining};
 use programs::PodPrograms;

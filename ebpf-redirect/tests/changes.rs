@@ -95,12 +95,12 @@ fn a_pod_whose_change_fails_stays_captured() {
     world.reaches(Who::A, "ready");
     refuse_gaps(&world, |served_more| {
         world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
-        world.reaches(Who::A, "failed");
+        world.reaches(Who::A, "kept");
         served_more();
         world.ask_to_enroll(Who::A);
         world.reaches(Who::A, "ready");
         world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
-        world.reaches(Who::A, "failed");
+        world.reaches(Who::A, "kept");
     });
     world.unenroll(Who::A);
     world.forgets(Who::A);

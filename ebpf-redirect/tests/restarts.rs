@@ -223,7 +223,7 @@ fn a_pod_that_could_not_be_taken_up_is_released_when_it_is_not_wanted_any_more()
     world.kill_agent();
     world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
     world.start_agent();
-    world.reaches(Who::A, "failed");
+    world.reaches(Who::A, "kept");
     assert!(world.pins(Who::A).exists(), "it stays captured");
     world.unenroll(Who::A);
     world.forgets(Who::A);

@@ -17,7 +17,7 @@ use super::unseen::Unseen;
 use super::wanted::{Ask, Claim, Standing, Status, Wanted, WantedPod};
 use crate::netns::Verdict;
 use crate::node::Node;
-use crate::pod::{Drained, Draining, Pod, PodError, PodUid};
+use crate::pod::{Capture, Drained, Draining, Pod, PodError, PodUid};
 
 /// How often guards are read, lost namespaces noticed, draining pods asked.
 const TICK: Duration = Duration::from_millis(200);
@@ -244,7 +244,7 @@ impl Keeper {
                     error!(pod = %uid, error, "enrolment failed, trying again");
                 }
                 self.fail(uid, wanted, delay);
-                self.say(uid, &Status::Failed { error: Some(error) });
+                self.say(uid, &self.trouble(uid, error));
                 if misplaced {
                     self.source.misplaced(uid);
                 }
@@ -256,6 +256,16 @@ impl Keeper {
         let again = Instant::now() + delay;
         let delay = (delay * 2).min(RETRY_MAX);
         self.hold(uid, Held::Failed { wanted, again, delay });
+    }
+
+    /// Why the pod is not as it is to be, and whether it is captured all the same.
+    fn trouble(&self, uid: &PodUid, error: String) -> Status {
+        let error = Some(error);
+        match Draining::capture(&self.node, uid) {
+            Ok(Capture::None) => Status::Failed { error },
+            // What cannot be told is as it was.
+            Ok(Capture::Stands) | Err(_) => Status::Kept { error },
+        }
     }
 
     fn hold(&mut self, uid: &PodUid, held: Held) {

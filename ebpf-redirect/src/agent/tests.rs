@@ -81,6 +81,8 @@ fn statuses_have_the_names_that_others_wait_for() {
         name(Status::Ready { error: None }),
         name(Status::Draining { error: None }),
         name(Status::Failed { error: None }),
+        name(Status::Kept { error: None }),
     ];
-    assert_eq!(names, ["captured", "ready", "draining", "failed"].map(|n| Some(n.to_owned())));
+    let expected = ["captured", "ready", "draining", "failed", "kept"];
+    assert_eq!(names, expected.map(|name| Some(name.to_owned())));
 }

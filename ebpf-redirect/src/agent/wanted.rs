@@ -89,6 +89,8 @@ pub(super) enum Status {
     Draining { error: Option<String> },
     /// Not captured, for this reason. Tried again.
     Failed { error: Option<String> },
+    /// A change of it failed, for this reason: it is captured as it was before. Tried again.
+    Kept { error: Option<String> },
 }
 
 /// Somebody waits until a pod is as its source says: what can be done is done, then `done` is told.

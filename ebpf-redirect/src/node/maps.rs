@@ -84,6 +84,14 @@ impl NodeMaps {
         absent_is_fine(self.pods.remove(&cookie)).map_err(failed("PODS"))
     }
 
+    pub(super) fn captures(&self, cookie: u64) -> Result<bool, NodeError> {
+        match self.pods.get(&cookie, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(failed("PODS")(error)),
+        }
+    }
+
     /// Makes the pod's addresses exactly these.
     pub(crate) fn set_addresses(
         &mut self,

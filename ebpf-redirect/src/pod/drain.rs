@@ -23,6 +23,14 @@ pub(super) enum Remains {
     Nothing,
 }
 
+/// Whether the kernel captures a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capture {
+    Stands,
+    /// It does not, or nothing is left that it could capture.
+    None,
+}
+
 /// A pod that was un-enrolled: new connections are direct, captured ones still run through the proxy.
 ///
 /// Its marked packets must stay in the pod until the last of them, so rules, routes and guard stay too.
@@ -83,6 +91,14 @@ impl Draining {
         match read_record(&pins(node.root(), uid))? {
             Some(record) => Ok(recorded(&record)?),
             None => Ok(None),
+        }
+    }
+
+    /// Whether what is pinned of a pod captures it.
+    pub(crate) fn capture(node: &Node, uid: &PodUid) -> Result<Capture, PodError> {
+        match Self::look(node, uid)? {
+            Some(netns) if node.captures(netns.cookie())? => Ok(Capture::Stands),
+            Some(_) | None => Ok(Capture::None),
         }
     }
 

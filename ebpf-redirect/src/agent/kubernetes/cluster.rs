@@ -62,7 +62,7 @@ pub(super) struct Cluster {
     pods: Listed<PodUid, Facts>,
     sandboxes: BTreeMap<PodUid, Sandbox>,
     states: BTreeMap<PodUid, Status>,
-    /// Why pods that are to be captured are not.
+    /// Why pods that are to be captured are not, or not as they are to be.
     troubles: BTreeMap<PodUid, String>,
 }
 
@@ -175,7 +175,7 @@ impl Cluster {
     /// What became of a pod.
     pub(super) fn say(&mut self, uid: &PodUid, status: Status) {
         match &status {
-            Status::Failed { error } => {
+            Status::Failed { error } | Status::Kept { error } => {
                 let error = error.clone().unwrap_or_default();
                 self.troubles.insert(uid.clone(), error);
             }
@@ -201,7 +201,7 @@ impl Cluster {
         }
     }
 
-    /// Why pods that are to be captured are not.
+    /// Why pods that are to be captured are not, or not as they are to be.
     pub(super) fn troubles(&self) -> Vec<(PodUid, Facts, String)> {
         let with_facts = |(uid, trouble): (&PodUid, &String)| {
             Some((uid.clone(), self.pods.get(uid)?.clone(), trouble.clone()))
@@ -281,7 +281,8 @@ impl Cluster {
     }
 
     /// `None`: as it is. What an earlier agent captured is captured, also before we took it up; and a pod stays
-    /// announced while its proxy restarts, since callers can wait, but must not call it in the clear.
+    /// announced while its proxy restarts or a change of it fails, since callers can wait, but must not call it in the
+    /// clear.
     fn due(&self, uid: &PodUid, facts: &Facts) -> Option<Announced> {
         if facts.end == End::Passed || facts.life == PodLife::Finished {
             return None;
@@ -290,7 +291,7 @@ impl Cluster {
             (Some(Status::Ready { .. }), Enrollment::Enrolled) => Some(Announced::Yes),
             // Let go by its labels, but not by the keeper yet.
             (Some(Status::Ready { .. }), Enrollment::Out(_))
-            | (Some(Status::Captured { .. }), _)
+            | (Some(Status::Captured { .. } | Status::Kept { .. }), _)
             | (None, Enrollment::Enrolled) => None,
             (Some(Status::Failed { .. } | Status::Draining { .. }), _)
             | (None, Enrollment::Out(_)) => Some(Announced::No),

@@ -189,9 +189,10 @@ impl Keeper {
     fn captured(&self, uid: &PodUid) -> Result<Reply, String> {
         match self.shared.look().state(uid) {
             Some(Status::Captured { .. } | Status::Ready { .. }) => Ok(Reply::Captured),
-            Some(Status::Failed { error } | Status::Draining { error }) => {
-                Err(error.clone().unwrap_or_else(|| "it is being released".to_owned()))
-            }
+            // What is kept may be another sandbox of it.
+            Some(
+                Status::Failed { error } | Status::Kept { error } | Status::Draining { error },
+            ) => Err(error.clone().unwrap_or_else(|| "it is being released".to_owned())),
             None => Err("its sandbox went meanwhile".to_owned()),
         }
     }

@@ -246,11 +246,12 @@ fn a_pod_is_announced_when_a_proxy_has_it_and_until_it_is_let_go() {
     let ready = || Some(Status::Ready { error: None });
     let captured = || Some(Status::Captured { error: None });
     let failed = || Some(Status::Failed { error: Some("full".into()) });
+    let kept = || Some(Status::Kept { error: Some("full".into()) });
     let draining = || Some(Status::Draining { error: None });
     let yes = [("u1".to_owned(), Announced::Yes)];
     let no = [("u1".to_owned(), Announced::No)];
     let nothing: [(String, Announced); 0] = [];
-    let table: [Row<'_>; 12] = [
+    let table: [Row<'_>; 14] = [
         (Wish::In, &json!({}), none(), &nothing),
         (Wish::In, &json!({}), captured(), &nothing),
         (Wish::In, &json!({}), ready(), &yes),
@@ -259,6 +260,9 @@ fn a_pod_is_announced_when_a_proxy_has_it_and_until_it_is_let_go() {
         (Wish::In, &said, captured(), &nothing),
         (Wish::In, &said, none(), &nothing),
         (Wish::In, &said, failed(), &no),
+        // A change of it failed: it is captured as it was.
+        (Wish::In, &said, kept(), &nothing),
+        (Wish::In, &json!({}), kept(), &nothing),
         // Let go: not before the keeper did.
         (Wish::Unsaid, &said, ready(), &nothing),
         (Wish::Unsaid, &said, draining(), &no),
@@ -326,6 +330,7 @@ fn a_condition_says_why_until_the_pod_is_captured_or_need_not_be() {
     ] } });
     let full = || Some("full".to_owned());
     let trouble = |text: &str| Some(Status::Failed { error: Some(text.to_owned()) });
+    let kept = |text: &str| Some(Status::Kept { error: Some(text.to_owned()) });
     let captured = || Some(Status::Captured { error: None });
     let table = [
         (Wish::In, &json!({}), None, vec![]),
@@ -334,6 +339,7 @@ fn a_condition_says_why_until_the_pod_is_captured_or_need_not_be() {
         (Wish::In, &said, trouble("full"), vec![]),
         (Wish::In, &said, trouble("fuller"), vec![Some("fuller".to_owned())]),
         (Wish::In, &said, captured(), vec![None]),
+        (Wish::In, &json!({}), kept("full"), vec![full()]),
         // The agent has just started, and knows nothing better.
         (Wish::In, &said, None, vec![]),
         (Wish::Unsaid, &said, None, vec![None]),
