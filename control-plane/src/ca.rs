@@ -80,13 +80,13 @@ impl Certificates {
                 let own = NodeIdentity::new(domain, &caller.node, caller.uid.as_deref())?;
                 audit.identity = own.to_string();
                 let ttl = ttl(request, NODE_TTL);
-                Ok(self.signing.current().issue_node(&request.csr, &own, ttl, now)?)
+                Ok(self.signing.current()?.issue_node(&request.csr, &own, ttl, now)?)
             }
             Asked::Workload { identity, pods } => {
                 let identity: Identity = identity.parse()?;
                 self.known.index().entitled(caller, &identity, &pods)?;
                 let ttl = ttl(request, LEAF_TTL);
-                let chain = self.signing.current().issue(&request.csr, &identity, ttl, now)?;
+                let chain = self.signing.current()?.issue(&request.csr, &identity, ttl, now)?;
                 if self.quotas().hold(&asks, &identity, now + ttl, now) == Share::Exceeded {
                     return Err(Denied::TooMany { node: node() });
                 }

@@ -11,8 +11,9 @@ use crate::{
     data::Data,
     heard::Heard,
     lease::{Lease, Pace, while_held},
+    metrics::Metrics,
     review::{NodeAccounts, Reviewer},
-    signing::{Signing, signing},
+    signing::{Signing, fixed},
     stop::Stop,
     trust::{CaSource, LostRoot, Trust},
     watch::{self, Access},
@@ -47,6 +48,7 @@ pub(crate) async fn open(
     data: &Data,
     mesh: &Mesh,
     heard: Arc<Heard>,
+    metrics: Arc<Metrics>,
     stop: &Stop,
 ) -> Result<Credentials> {
     let Keys::Cluster { access, accounts, ca, lost_root } = keys else {
@@ -55,9 +57,10 @@ pub(crate) async fn open(
     let client = watch::connect(&access).await?;
     let namespace = accounts.namespace.clone();
     let domain = &mesh.trust_domain;
-    let (trust, signing) = Trust::open(client.clone(), &namespace, domain, ca, lost_root, heard)
-        .await
-        .with_context(|| format!("there is no CA in namespace {namespace}"))?;
+    let opened =
+        Trust::open(client.clone(), &namespace, domain, ca, lost_root, heard, metrics).await;
+    let (trust, signing) =
+        opened.with_context(|| format!("there is no CA in namespace {namespace}"))?;
     let (lease, held) = Lease::new(client.clone(), &namespace, DUTY, &holder()?, Pace::default());
     let attestor = Arc::new(Attestor::Kubernetes(Box::new(Reviewer::new(client, accounts))));
 
@@ -93,7 +96,7 @@ pub(crate) async fn open(
 }
 
 fn of_folder(data: &Data, mesh: &Mesh) -> Result<Credentials> {
-    let (_, signing) = signing(data.authority(&mesh.trust_domain, clock::now())?);
+    let signing = fixed(data.authority(&mesh.trust_domain, clock::now())?);
     let attestor = Arc::new(Attestor::Own(Box::new(data.tokens()?)));
     Ok(Credentials { attestor, signing, trust: None, tasks: Vec::new() })
 }

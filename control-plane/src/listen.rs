@@ -90,7 +90,7 @@ impl Certificate {
 }
 
 fn issue(signing: &Signing, names: &[String]) -> Result<Arc<ServerConfig>, ListenError> {
-    let authority = signing.current();
+    let authority = signing.newest();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let issued = authority.issue_server(&names, LEAF_TTL, clock::now())?;
     Ok(node_server_config(&issued, authority.bundle(), authority.trust_domain())?)

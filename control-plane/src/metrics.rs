@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     denied: [AtomicU64; DenialReason::ALL.len()],
     checks: AtomicU64,
     repaired: AtomicU64,
+    ca_failures: [AtomicU64; CaWork::ALL.len()],
     told: [[AtomicU64; WriteResult::ALL.len()]; Told::ALL.len()],
 }
 
@@ -58,6 +59,20 @@ labels! {
     RequestNames => "request_names",
     RequestCa => "request_ca",
     BadRequest => "bad_request",
+    /// It is not known which CA is in force.
+    StaleCa => "stale_ca",
+    }
+}
+
+labels! {
+    /// What is done about the mesh's CA.
+    CaWork {
+        /// Each replica reads which CA is in force,
+        Read => "read",
+        /// and writes what its nodes say to trust.
+        Report => "report",
+        /// One of them renews, publishes and changes it.
+        Tend => "tend",
     }
 }
 
@@ -122,6 +137,12 @@ impl Metrics {
         self.repaired.fetch_add(u64::try_from(repaired).unwrap_or(u64::MAX), Relaxed);
     }
 
+    pub(crate) fn ca_failed(&self, work: CaWork) {
+        if let Some(count) = self.ca_failures.get(work as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
     pub(crate) fn told(&self, how: Told, result: WriteResult) {
         let count = self.told.get(how as usize).and_then(|of| of.get(result as usize));
         if let Some(count) = count {
@@ -171,6 +192,7 @@ impl Metrics {
                 .expect("a String takes all text");
         }
         self.denials(&mut text);
+        self.failures_of_the_ca(&mut text);
         self.tellings(&mut text);
         text
     }
@@ -184,6 +206,17 @@ impl Metrics {
             let (label, count) = (reason.label(), count.load(Relaxed));
             writeln!(text, "{name}{{reason=\"{label}\"}} {count}")
                 .expect("a String takes all text");
+        }
+    }
+
+    fn failures_of_the_ca(&self, text: &mut String) {
+        let name = "weft_control_ca_failures_total";
+        let help = "Work on the mesh's CA that failed and is tried again.";
+        write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n")
+            .expect("a String takes all text");
+        for (work, count) in CaWork::ALL.iter().zip(&self.ca_failures) {
+            let (work, count) = (work.label(), count.load(Relaxed));
+            writeln!(text, "{name}{{work=\"{work}\"}} {count}").expect("a String takes all text");
         }
     }
 

@@ -111,7 +111,8 @@ pub async fn start(options: Options) -> Result<Running> {
     let streams = Arc::new(Streams::default());
     let statuses =
         status::open(&options.keys, known.clone(), streams.clone(), metrics.clone(), &stop).await?;
-    let opened = credentials::open(options.keys, &data, &options.mesh, heard.clone(), &stop);
+    let (keys, mesh) = (options.keys, &options.mesh);
+    let opened = credentials::open(keys, &data, mesh, heard.clone(), metrics.clone(), &stop);
     let Credentials { attestor, signing, trust, tasks: of_the_ca } = opened.await?;
 
     let watches = Arc::new(Watches::default());

@@ -13,8 +13,7 @@
 //! without being told to.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,17 +25,19 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use weft_model::TrustDomain;
 
 use crate::{
     causes::chain,
     clock,
     heard::Heard,
-    signing::{Signer, Signing, signing},
+    metrics::{CaWork, Metrics},
+    signing::{Signer, Signing, changing},
 };
 
 mod error;
+mod failing;
 mod nodes;
 mod place;
 mod plugin;
@@ -47,11 +48,15 @@ mod stored;
 
 pub(crate) use error::TrustError;
 use error::api_error;
+use failing::Failing;
 use nodes::Nodes;
-use place::{Opened, Place};
+use place::{MadeOf, Opened, Place};
+use published::Published;
 use rotation::{Census, Due, Roots};
 use stored::{ISSUING, ROOT};
 
+/// Also where nothing says that it has changed: whoever cannot look for long must not sign.
+const LOOK_EVERY: Duration = Duration::from_mins(5);
 /// Between two looks of the replica that writes.
 const TEND_EVERY: Duration = Duration::from_secs(5);
 /// Between two reports of a replica of what it heard, and two attempts to take up a CA that cannot be had.
@@ -82,9 +87,9 @@ pub(crate) struct Trust {
     place: Place,
     source: CaSource,
     signer: Signer,
-    /// What the authority in force was made of.
-    in_force: Mutex<String>,
+    in_force: Mutex<MadeOf>,
     nodes: Nodes,
+    failing: Failing,
 }
 
 impl std::fmt::Debug for Trust {
@@ -111,6 +116,7 @@ impl Trust {
         source: CaSource,
         lost: LostRoot,
         heard: Arc<Heard>,
+        metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, Signing), TrustError> {
         let secrets = Api::namespaced(client.clone(), namespace);
         let place =
@@ -123,14 +129,18 @@ impl Trust {
                 CaSource::Secret(name) => first_of_others(&place, &nodes, name, lost).await,
             }
         });
-        let opened = opened.await?;
-        let (signer, signing) = signing(opened.authority);
-        let in_force = Mutex::new(opened.made_of);
-        Ok((Arc::new(Self { place, source, signer, in_force, nodes }), signing))
+        let Opened { authority, of } = opened.await?;
+        let (signer, signing) = changing(authority);
+        let (in_force, failing) = (Mutex::new(of), Failing::new(metrics));
+        Ok((Arc::new(Self { place, source, signer, in_force, nodes, failing }), signing))
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, MadeOf> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For people: what signs, where a change of roots is, and whom it waits for. Asked of the API server each
-    /// time, so that every replica says the same.
+    /// time, so that every replica says the same; but for what fails in this one.
     pub(crate) async fn status(&self) -> Value {
         let asked = within("read the CA's state", async {
             match &self.source {
@@ -141,12 +151,16 @@ impl Trust {
                 }
                 CaSource::Secret(name) => {
                     let (published, _) = self.place.published().await?;
-                    let follows = of_others(&self.place, &self.nodes, name).await;
+                    let follows = self.of_others(name).await;
                     Ok(status::plugged_in(name, published.as_ref(), follows))
                 }
             }
         });
-        asked.await.unwrap_or_else(|error| json!({ "error": chain(&error) }))
+        let mut told = asked.await.unwrap_or_else(|error| json!({ "error": chain(&error) }));
+        if let Some(told) = told.as_object_mut() {
+            told.insert("failing".to_owned(), self.failing.told());
+        }
+        told
     }
 
     /// Takes up what the Secrets hold whenever they change, and writes what nodes said. Never ends.
@@ -157,20 +171,18 @@ impl Trust {
         };
         let mut changes = stream::select_all(names.into_iter().map(|name| self.changes(name)));
         let mut every = time::interval(REPORT_EVERY);
-        let mut failure = None;
         loop {
             tokio::select! {
                 // Biased: another CA is rarer, and counts more.
                 biased;
-                Some(()) = changes.next() => self.reload(&mut failure).await,
+                Some(()) = changes.next() => self.reload().await,
                 _ = every.tick() => {
                     // A change is told once, whatever came of it.
-                    if failure.is_some() {
-                        self.reload(&mut failure).await;
+                    if self.failing.is(CaWork::Read) || self.signer.unseen() >= LOOK_EVERY {
+                        self.reload().await;
                     }
-                    if let Err(error) = within("write what nodes trust", self.report()).await {
-                        debug!(error = chain(&error), "what nodes trust is not written");
-                    }
+                    let reported = within("write what nodes trust", self.report()).await;
+                    self.failing.note(CaWork::Report, &reported);
                 }
             }
         }
@@ -187,34 +199,35 @@ impl Trust {
         }))
     }
 
-    /// `failure` is why the last one failed, if it did; each is told once.
-    async fn reload(&self, failure: &mut Option<String>) {
+    async fn reload(&self) {
         let kept = within("read the CA", async {
             match &self.source {
                 CaSource::Own => self.place.kept().await,
-                CaSource::Secret(name) => {
-                    of_others(&self.place, &self.nodes, name).await.map(|(opened, _)| opened)
-                }
+                CaSource::Secret(name) => self.of_others(name).await,
             }
         });
-        match kept.await {
-            Ok(opened) => {
-                *failure = None;
-                let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-                if *in_force != opened.made_of {
-                    *in_force = opened.made_of;
-                    self.signer.replace(opened.authority);
+        let kept = kept.await;
+        self.failing.note(CaWork::Read, &kept);
+        match kept {
+            Ok(Opened { authority, of }) => {
+                let mut in_force = self.in_force();
+                if in_force.is_same_ca(&of) {
+                    self.signer.seen();
+                } else {
+                    self.signer.replace(authority);
                     info!("another CA is in force");
                 }
+                *in_force = of;
             }
-            Err(error) => {
-                let error = Some(chain(&error));
-                if *failure != error {
-                    error!(error, "the CA is not usable: the last good one stays");
-                }
-                *failure = error;
-            }
+            Err(TrustError::Api { .. } | TrustError::Late { .. }) => {}
+            // It was looked at: the last good one stays.
+            Err(_) => self.signer.seen(),
         }
+    }
+
+    async fn of_others(&self, name: &str) -> Result<Opened, TrustError> {
+        let in_force = self.in_force().clone();
+        of_others(&self.place, &self.nodes, name, Some(&in_force)).await
     }
 
     async fn report(&self) -> Result<(), TrustError> {
@@ -224,7 +237,6 @@ impl Trust {
     /// What one replica does: issues the issuing CA anew, changes roots step by step, publishes them. Never ends.
     pub(crate) async fn tend(&self) {
         let mut every = time::interval(TEND_EVERY);
-        let mut well = true;
         loop {
             every.tick().await;
             let tended = within("tend the CA", async {
@@ -233,20 +245,21 @@ impl Trust {
                     CaSource::Secret(name) => self.tend_plugged_in(name).await,
                 }
             });
-            let tended = tended.await;
-            match &tended {
-                Err(error) if well => warn!(error = chain(error), "the CA is not tended"),
-                Err(_) | Ok(()) => {}
-            }
-            well = tended.is_ok();
+            self.failing.note(CaWork::Tend, &tended.await);
         }
     }
 
     async fn tend_plugged_in(&self, name: &str) -> Result<(), TrustError> {
+        let now = clock::now();
         self.nodes.make().await.map_err(of_nodes)?;
-        let (opened, signers) = of_others(&self.place, &self.nodes, name).await?;
-        self.place.publish(opened.authority.bundle(), &signers, clock::now()).await?;
-        self.nodes.forget(clock::now()).await.map_err(of_nodes)
+        self.report().await?;
+        self.nodes.forget(now).await.map_err(of_nodes)?;
+        if let (None, _) = self.place.published().await? {
+            let in_force = self.in_force().clone();
+            self.place.publish(&in_force.roots, &in_force.signers, now).await?;
+        }
+        let Opened { of, .. } = self.of_others(name).await?;
+        self.place.publish(&of.roots, &of.signers, now).await
     }
 
     async fn tend_own(&self) -> Result<(), TrustError> {
@@ -280,22 +293,24 @@ impl Trust {
     }
 }
 
-/// The CA of a Secret that others keep, if it may follow what is published; and the roots that it is under.
+/// The CA of a Secret that others keep, if it may follow what is published, or is in force where nothing is.
 async fn of_others(
     place: &Place,
     nodes: &Nodes,
     name: &str,
-) -> Result<(Opened, BTreeSet<String>), TrustError> {
+    in_force: Option<&MadeOf>,
+) -> Result<Opened, TrustError> {
     let now = clock::now();
     let (published, made) = place.published().await?;
-    let (opened, signers) = place.plugged_in(name, published.as_ref(), now).await?;
-    if let Some(published) = published {
+    let unpublished = || in_force.map(|of| Published::after(None, &of.roots, &of.signers, now));
+    let before = published.or_else(unpublished);
+    let opened = place.plugged_in(name, before.as_ref(), now).await?;
+    if let Some(before) = before {
         let census = nodes.census(made.as_ref(), now).await.map_err(of_nodes)?;
-        let follows =
-            published.may_be_followed_by(opened.authority.bundle(), &signers, &census, now);
+        let follows = before.may_be_followed_by(&opened.of.roots, &opened.of.signers, &census, now);
         follows.map_err(|source| TrustError::NotYet { name: name.to_owned(), source })?;
     }
-    Ok((opened, signers))
+    Ok(opened)
 }
 
 /// At the start. What is there is published before anything is signed: the next CA is held against it.
@@ -305,14 +320,14 @@ async fn first_of_others(
     name: &str,
     lost: LostRoot,
 ) -> Result<Opened, TrustError> {
-    let (opened, signers) = match lost {
-        LostRoot::Refuse => of_others(place, nodes, name).await?,
+    let opened = match lost {
+        LostRoot::Refuse => of_others(place, nodes, name, None).await?,
         LostRoot::Replace => {
             warn!(name, "this CA signs, as --reset-trust says: every node must be given its root");
             place.plugged_in(name, None, clock::now()).await?
         }
     };
-    place.publish(opened.authority.bundle(), &signers, clock::now()).await?;
+    place.publish(&opened.of.roots, &opened.of.signers, clock::now()).await?;
     Ok(opened)
 }
 

@@ -4,7 +4,9 @@ use tonic::Status;
 use weft_certs::{IssueError, NodeIdentityError};
 use weft_model::NameError;
 
-use crate::{attest::Stranger, causes::chain, index::NotEntitled, metrics::DenialReason};
+use crate::{
+    attest::Stranger, causes::chain, index::NotEntitled, metrics::DenialReason, signing::Stale,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Denied {
@@ -24,6 +26,8 @@ pub(super) enum Denied {
     NotEntitled(#[from] NotEntitled),
     #[error("the request cannot be signed")]
     Issue(#[from] IssueError),
+    #[error(transparent)]
+    Stale(#[from] Stale),
 }
 
 impl Denied {
@@ -47,6 +51,8 @@ impl Denied {
             | Self::Issue(IssueError::RequestNames { .. } | IssueError::RequestCa { .. }) => {
                 Status::permission_denied("this node may not have that certificate")
             }
+            // Another replica may know, and so may we in a while.
+            Self::Stale(stale) => Status::unavailable(stale.to_string()),
             Self::Metadata { .. } | Self::BadIdentity(_) | Self::Issue(_) => {
                 Status::invalid_argument(chain(self))
             }
@@ -68,6 +74,23 @@ impl Denied {
             Self::Issue(IssueError::RequestNames { .. }) => DenialReason::RequestNames,
             Self::Issue(IssueError::RequestCa { .. }) => DenialReason::RequestCa,
             Self::Issue(_) => DenialReason::BadRequest,
+            Self::Stale(_) => DenialReason::StaleCa,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_ca_that_cannot_be_read_is_a_reason_to_ask_again() {
+        let denied = Denied::from(Stale);
+        assert_eq!(
+            (denied.status().code(), denied.reason().label()),
+            (Code::Unavailable, "stale_ca")
+        );
     }
 }

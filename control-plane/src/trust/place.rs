@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 use tracing::{debug, info, warn};
-use weft_certs::{Authority, Bundle, IssuingCa};
+use weft_certs::{Authority, Bundle, BundleError, IssuingCa};
 use weft_model::TrustDomain;
 
 use super::{
@@ -42,7 +42,23 @@ pub(super) struct Place {
 /// An authority, and what it was made of.
 pub(super) struct Opened {
     pub(super) authority: Authority,
-    pub(super) made_of: String,
+    pub(super) of: MadeOf,
+}
+
+#[derive(Clone)]
+pub(super) struct MadeOf {
+    /// Of which any change is another CA.
+    fields: String,
+    pub(super) roots: Bundle,
+    /// The names of those roots, and of others that nodes were given, by each of which it is accepted.
+    pub(super) signers: BTreeSet<String>,
+}
+
+impl MadeOf {
+    /// Whatever nodes were given since.
+    pub(super) fn is_same_ca(&self, other: &Self) -> bool {
+        self.fields == other.fields && self.roots == other.roots
+    }
 }
 
 impl Place {
@@ -109,22 +125,22 @@ impl Place {
         self.open(&roots, &ca, clock::now())
     }
 
-    /// The CA of a Secret, and the roots that it is under.
+    /// The CA of a Secret.
     pub(super) async fn plugged_in(
         &self,
         name: &str,
         published: Option<&Published>,
         now: SystemTime,
-    ) -> Result<(Opened, BTreeSet<String>), TrustError> {
+    ) -> Result<Opened, TrustError> {
         let secret = self.secret(name).await?;
         let secret = secret.ok_or_else(|| TrustError::Missing { name: name.to_owned() })?;
         let no_ca = |source| TrustError::PlugIn { name: name.to_owned(), source };
         let parts = Parts::of(&secret).map_err(no_ca)?;
         let authority = parts.authority(&self.domain, now).map_err(no_ca)?;
         let signers = parts.signers(&self.domain, published.map(|p| &p.roots), now);
-        // A change of any field is another CA.
-        let made_of = format!("{:?}", stored::data_of(&secret));
-        Ok((Opened { authority, made_of }, signers))
+        let (fields, roots) =
+            (format!("{:?}", stored::data_of(&secret)), authority.bundle().clone());
+        Ok(Opened { authority, of: MadeOf { fields, roots, signers } })
     }
 
     pub(super) async fn roots(&self) -> Result<(Secret, Roots), TrustError> {
@@ -172,7 +188,8 @@ impl Place {
         let chain = format!("{}{}", ca.certificate, roots.cross());
         let bundle = roots.bundle()?;
         let authority = Authority::issuing(&self.domain, &chain, &ca.key, &bundle, now)?;
-        Ok(Opened { authority, made_of: chain + &bundle.to_pem() })
+        let signers = signers(roots)?;
+        Ok(Opened { authority, of: MadeOf { fields: chain, roots: bundle, signers } })
     }
 
     pub(super) async fn publish_own(
@@ -180,8 +197,7 @@ impl Place {
         roots: &Roots,
         now: SystemTime,
     ) -> Result<(), TrustError> {
-        let signer = Bundle::from_pem(&roots.active.certificate)?.names();
-        self.publish(&roots.bundle()?, &signer, now).await
+        self.publish(&roots.bundle()?, &signers(roots)?, now).await
     }
 
     /// Writes the roots for all to read, and by which of them is signed.
@@ -258,6 +274,10 @@ impl Place {
         let replaced = self.secrets.replace(name, &PostParams::default(), &secret).await;
         unless_written_since(replaced).map_err(|source| api_error("write", name, source))
     }
+}
+
+fn signers(roots: &Roots) -> Result<BTreeSet<String>, BundleError> {
+    Ok(Bundle::from_pem(&roots.active.certificate)?.names())
 }
 
 /// Another replica that was faster is no error.

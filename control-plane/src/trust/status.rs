@@ -1,7 +1,5 @@
 //! What is told of the CA at `/ca`.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 use weft_certs::Authority;
 
@@ -40,11 +38,11 @@ pub(super) fn own(change: &Change, root: &Authority, kept: &Opened) -> Result<Va
 pub(super) fn plugged_in(
     name: &str,
     published: Option<&Published>,
-    follows: Result<(Opened, BTreeSet<String>), TrustError>,
+    follows: Result<Opened, TrustError>,
 ) -> Value {
     let bundle = published.map(|published| published.roots.fingerprint());
     match follows {
-        Ok((opened, _)) => {
+        Ok(opened) => {
             json!({"source": name, "bundle": bundle, "issuing": validity(&opened.authority)})
         }
         Err(error) => json!({"source": name, "bundle": bundle, "error": chain(&error)}),

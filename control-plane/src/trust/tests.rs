@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 use weft_certs::Authority;
 
 use super::*;
+use crate::signing::Stale;
 
 mod server;
 
@@ -15,7 +16,8 @@ const MAPS: &str = "configmaps";
 
 async fn open(server: &Server, source: CaSource) -> Result<(Arc<Trust>, Signing), TrustError> {
     let (domain, heard) = (TrustDomain::default(), Arc::default());
-    Trust::open(server.client(), "mesh", &domain, source, LostRoot::Refuse, heard).await
+    Trust::open(server.client(), "mesh", &domain, source, LostRoot::Refuse, heard, Arc::default())
+        .await
 }
 
 async fn own(server: &Server) -> (Arc<Trust>, Signing) {
@@ -46,7 +48,7 @@ fn is_wished(server: &Server) -> bool {
 async fn changed(signing: &mut Signing, what: &str) -> Arc<Authority> {
     let changed = time::timeout(Duration::from_mins(5), signing.changed()).await;
     changed.unwrap_or_else(|_| panic!("not in time: {what}"));
-    signing.current()
+    signing.newest()
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,9 +89,77 @@ async fn an_api_server_that_says_nothing_ends_no_care_of_the_ca() {
     time::sleep(Duration::from_mins(1)).await;
     server.mood(Mood::Good);
     // What is past half its life is read, and made anew.
-    while signing.current().not_before() <= first.not_before() {
+    while signing.newest().not_before() <= first.not_before() {
         changed(&mut signing, "another issuing CA").await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_read_which_ca_is_in_force_signs_nothing_after_50_minutes() {
+    let (server, metrics) = (Server::default(), Arc::<Metrics>::default());
+    let (domain, heard) = (TrustDomain::default(), Arc::<Heard>::default());
+    let (source, lost) = (CaSource::Own, LostRoot::Refuse);
+    let opened =
+        Trust::open(server.client(), "mesh", &domain, source, lost, heard.clone(), metrics.clone());
+    let (trust, mut signing) = opened.await.unwrap();
+    let mut tasks = JoinSet::new();
+    let followed = trust.clone();
+    tasks.spawn(async move { followed.follow().await });
+    server.put(SECRETS, ISSUING, issuing(&server, DAY));
+    changed(&mut signing, "the first change").await;
+    let counted = |text: &str| metrics.text(0, 0).lines().any(|line| line == text);
+    // It looks now and then, though nothing changes; and what is no CA was looked at.
+    time::sleep(Duration::from_hours(1)).await;
+    assert!(signing.current().is_ok());
+    assert!(counted("weft_control_ca_failures_total{work=\"read\"} 0"));
+    let secret = server.get(SECRETS, ROOT).unwrap();
+    server.delete(SECRETS, ROOT);
+    time::sleep(Duration::from_hours(1)).await;
+    assert!(signing.current().is_ok());
+    let told = trust.status().await;
+    assert!(told["failing"]["read"].to_string().contains("weft-root-ca is missing"), "{told}");
+    server.put(SECRETS, ROOT, secret);
+    time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(trust.status().await["failing"], json!({}));
+
+    heard.note(&Arc::from("node-1"), None, clock::now());
+    server.mood(Mood::Down);
+    time::sleep(Duration::from_mins(44)).await;
+    assert!(signing.current().is_ok());
+    time::sleep(Duration::from_mins(6)).await;
+    assert_eq!(signing.current().unwrap_err(), Stale);
+    assert!(!counted("weft_control_ca_failures_total{work=\"read\"} 0"));
+    assert!(!counted("weft_control_ca_failures_total{work=\"report\"} 0"));
+    let told = trust.status().await;
+    assert!(told["failing"]["read"].is_string() && told["failing"]["report"].is_string(), "{told}");
+    server.mood(Mood::Good);
+    time::sleep(Duration::from_mins(1)).await;
+    assert!(signing.current().is_ok());
+    assert_eq!(trust.status().await["failing"], json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_of_others_is_held_against_the_one_in_force_where_nothing_is_published() {
+    let (server, domain) = (Server::default(), TrustDomain::default());
+    let root = || Authority::new(&domain, clock::now()).unwrap();
+    let (old, new) = (root(), root());
+    let (of_old, of_new) = (old.bundle().to_pem(), new.bundle().to_pem());
+    server.put(SECRETS, "cacerts", cacerts(&old, &of_old));
+    let (trust, signing) = open(&server, CaSource::Secret("cacerts".to_owned())).await.unwrap();
+    let first = signing.newest();
+    server.delete(MAPS, "weft-trust-bundle");
+    server.put(SECRETS, "cacerts", cacerts(&new, &of_new));
+    trust.reload().await;
+    assert!(Arc::ptr_eq(&signing.newest(), &first), "it signs all the same");
+    let told = trust.status().await.to_string();
+    assert!(told.contains("it is under none of the roots that nodes were given"), "{told}");
+    // What nodes were given is published again, whatever the Secret holds.
+    let error = trust.tend_plugged_in("cacerts").await.unwrap_err();
+    assert!(matches!(error, TrustError::NotYet { .. }), "{error}");
+    let map = server.get(MAPS, "weft-trust-bundle").unwrap();
+    assert_eq!(map["data"]["root-cert.pem"], json!(of_old));
+    server.put(SECRETS, "cacerts", cacerts(&old, &of_old));
+    trust.tend_plugged_in("cacerts").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +170,7 @@ async fn a_replica_that_is_slower_goes_on_with_what_the_faster_one_wrote() {
     server.put(SECRETS, ISSUING, issuing(&server, 16 * DAY));
     server.faster(SECRETS, ISSUING, others);
     let (_, signing) = own(&server).await;
-    let age = clock::now().duration_since(signing.current().not_before()).unwrap();
+    let age = clock::now().duration_since(signing.newest().not_before()).unwrap();
     assert!(age > DAY && age < 3 * DAY, "{age:?}");
 }
 
@@ -115,6 +185,7 @@ async fn a_record_of_nodes_that_is_lost_is_written_again_and_nothing_is_hurried(
         CaSource::Own,
         LostRoot::Refuse,
         heard.clone(),
+        Arc::default(),
     );
     let (trust, _) = opened.await.unwrap();
     for (plural, name) in [(MAPS, "weft-node-trust"), (SECRETS, ROOT)] {
@@ -216,14 +287,15 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
     server.put(SECRETS, "cacerts", cacerts(&old, &of_old));
     let open = async |lost| {
         let source = CaSource::Secret("cacerts".to_owned());
-        Trust::open(server.client(), "mesh", &domain, source, lost, heard.clone()).await
+        Trust::open(server.client(), "mesh", &domain, source, lost, heard.clone(), Arc::default())
+            .await
     };
     let (trust, mut signing) = open(LostRoot::Refuse).await.unwrap();
     let mut tasks = JoinSet::new();
     let (followed, tended) = (trust.clone(), trust.clone());
     tasks.spawn(async move { followed.follow().await });
     tasks.spawn(async move { tended.tend().await });
-    let first = signing.current();
+    let first = signing.newest();
     let refused = async |why: &str| {
         time::sleep(Duration::from_mins(1)).await;
         let told = trust.status().await.to_string();
@@ -234,7 +306,7 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
 
     server.put(SECRETS, "cacerts", cacerts(&new, &of_new));
     refused("it is under none of the roots that nodes were given").await;
-    assert!(Arc::ptr_eq(&signing.current(), &first), "it signs all the same");
+    assert!(Arc::ptr_eq(&signing.newest(), &first), "it signs all the same");
     heard.note(&Arc::from("node-1"), Some(&old.bundle().fingerprint()), clock::now());
     server.put(SECRETS, "cacerts", cacerts(&old, &both));
     let second = changed(&mut signing, "the new root is beside the old one").await;
@@ -249,7 +321,7 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
 
     // Whoever must, may: and says so.
     let (_, signing) = open(LostRoot::Replace).await.unwrap();
-    assert_eq!(signing.current().bundle(), new.bundle());
+    assert_eq!(signing.newest().bundle(), new.bundle());
     open(LostRoot::Refuse).await.unwrap();
 
     // What nodes were given cannot be held against what cannot be read.
@@ -264,7 +336,7 @@ async fn a_ca_of_others_under_another_root_is_not_taken_before_its_time() {
 async fn a_root_other_than_the_one_that_nodes_were_told_signs_nothing() {
     let server = Server::default();
     let (trust, signing) = own(&server).await;
-    let (first, secret) = (signing.current(), server.get(SECRETS, ROOT).unwrap());
+    let (first, secret) = (signing.newest(), server.get(SECRETS, ROOT).unwrap());
     let published = || server.get(MAPS, "weft-trust-bundle").unwrap()["data"].clone();
     wish(&server);
     for _ in 0..4 {
@@ -291,8 +363,10 @@ async fn a_root_other_than_the_one_that_nodes_were_told_signs_nothing() {
     server.put(SECRETS, ROOT, secret);
     let (domain, heard) = (TrustDomain::default(), Arc::default());
     let lost = LostRoot::Replace;
-    let opened = Trust::open(server.client(), "mesh", &domain, CaSource::Own, lost, heard).await;
-    assert_eq!(opened.unwrap().1.current().bundle(), first.bundle());
+    let opened =
+        Trust::open(server.client(), "mesh", &domain, CaSource::Own, lost, heard, Arc::default())
+            .await;
+    assert_eq!(opened.unwrap().1.newest().bundle(), first.bundle());
     own(&server).await;
 }
 
