@@ -3,19 +3,21 @@
 use std::os::fd::OwnedFd;
 
 use rustix::net::sockopt;
+use serde_json::json;
 use weft_xds::zds::workload_request::Payload;
 use weft_xds::zds::workload_response::Payload as Response;
 use weft_xds::zds::{Ack, NeedSockets, SocketKind, Version, ZdsHello};
 
 use super::proxy::{acknowledge, dial, dial_with, receive, respond};
 use super::tests;
-use super::world::{Who, World};
+use super::world::{Who, World, ip};
 
 tests![
     a_stock_ztunnel_gets_the_namespace_alone,
     a_proxy_that_takes_sockets_gets_listeners_with_their_options,
     the_newest_proxy_hears_of_new_pods_and_all_hear_of_their_end,
     a_proxy_that_becomes_the_newest_hears_what_it_missed,
+    a_pod_that_is_captured_no_more_is_taken_from_proxies,
     a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it,
     sockets_are_made_in_bounded_batches,
     a_proxy_that_cannot_serve_is_heard,
@@ -110,6 +112,20 @@ fn a_proxy_that_becomes_the_newest_hears_what_it_missed() {
     let (request, descriptors) = next(&old);
     assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-b"), "{request:?}");
     assert_eq!(descriptors.len(), 11);
+}
+
+fn a_pod_that_is_captured_no_more_is_taken_from_proxies() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let (proxy, _) = join(&world, true);
+    world.reaches(Who::A, "ready");
+    // Its namespace is said to be another one, which cannot be captured: what was captured is released for that.
+    let other = world.name(Who::B);
+    ip(&format!("-n {other} link del eth0"));
+    world.ask_to_enroll_with(Who::A, &json!({ "netns": format!("/run/netns/{other}") }));
+    world.reaches(Who::A, "failed");
+    let (request, _) = next(&proxy);
+    assert!(matches!(&request, Payload::Del(del) if del.uid == "pod-a"), "{request:?}");
 }
 
 fn a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it() {

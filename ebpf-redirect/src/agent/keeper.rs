@@ -120,6 +120,8 @@ impl Keeper {
             match wanted.claim(&uid) {
                 Claim::Wanted => {}
                 Claim::Unknown => {
+                    // Of one that we had, and could not change, proxies may know.
+                    self.roster.remove(&uid);
                     let is_news = self.deleted.insert(uid.clone());
                     self.bury(&uid);
                     if is_news && self.deleted.contains(&uid) {
@@ -244,7 +246,12 @@ impl Keeper {
                     error!(pod = %uid, error, "enrolment failed, trying again");
                 }
                 self.fail(uid, wanted, delay);
-                self.say(uid, &self.trouble(uid, error));
+                let status = self.trouble(uid, error);
+                if let Status::Failed { .. } = status {
+                    // A proxy must not go on accepting where the pod was.
+                    self.roster.remove(uid);
+                }
+                self.say(uid, &status);
                 if misplaced {
                     self.source.misplaced(uid);
                 }
