@@ -15,6 +15,7 @@ use super::world::{Who, World, at, ip_says, until};
 tests![
     a_pod_whose_settings_change_stays_captured,
     a_pod_whose_change_fails_stays_captured,
+    a_pod_whose_file_cannot_be_read_stays_captured,
     a_pod_that_is_known_by_a_process_stays_captured_when_that_ends,
     a_pod_that_an_agent_without_descriptors_cannot_look_for_stays_captured,
 ];
@@ -106,6 +107,36 @@ fn a_pod_whose_change_fails_stays_captured() {
     world.forgets(Who::A);
     let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
     assert_eq!(line, format!("app {}", Who::A.v4()));
+}
+
+fn a_pod_whose_file_cannot_be_read_stays_captured() {
+    let mut world = World::new();
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let told = |world: &World| world.agent_log().matches("is not what it should be").count();
+    refuse_gaps(&world, |served_more| {
+        world.spoil_file(Who::A);
+        until("the file was looked at", || (told(&world) > 0).then_some(()));
+        served_more();
+        // The next one has been followed after it.
+        world.enroll(Who::B);
+        served_more();
+    });
+    let before = told(&world);
+    world.kill_agent();
+    world.start_agent();
+    // Nor does the next agent, which never saw it whole, let it go.
+    until("the file was looked at again", || (told(&world) > before).then_some(()));
+    world.unenroll(Who::B);
+    world.forgets(Who::B);
+    assert!(world.pins(Who::A).exists(), "{}", world.agent_log());
+    let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
+    assert!(line.starts_with("outbound"), "{line}");
+    world.ask_to_enroll(Who::A);
+    world.reaches(Who::A, "ready");
+    world.unenroll(Who::A);
+    world.forgets(Who::A);
 }
 
 /// Ends with the test.

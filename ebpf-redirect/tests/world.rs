@@ -333,6 +333,11 @@ impl World {
         fs::rename(&hidden, self.pod_file(who)).unwrap();
     }
 
+    /// Has the pod's file hold nothing that can be read, as when a disk is full.
+    pub(crate) fn spoil_file(&self, who: Who) {
+        fs::write(self.pod_file(who), "{").unwrap();
+    }
+
     pub(crate) fn unenroll(&self, who: Who) {
         fs::remove_file(self.pod_file(who)).unwrap();
     }

@@ -65,6 +65,17 @@ pub(super) enum FileError {
     Uid { path: PathBuf, source: UidError },
 }
 
+impl FileError {
+    /// The pod that the file is for, by its name.
+    fn uid(&self) -> Option<PodUid> {
+        let (Self::Read { path, .. }
+        | Self::Parse { path, .. }
+        | Self::Name { path, .. }
+        | Self::Uid { path, .. }) = self;
+        PodUid::parse(path.file_stem()?.to_str()?).ok()
+    }
+}
+
 /// The watched folder.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -85,16 +96,21 @@ impl Folder {
         self.watch.changed(is_pod).await
     }
 
-    /// The pods that are to be enrolled. A file that names none is reported once.
+    /// The pods that are to be enrolled. A file that names none is reported once; the pod whose it is stays as it is,
+    /// since what cannot be read is not gone.
     pub(super) fn wanted(&mut self) -> io::Result<Wanted> {
         let (pods, bad) = self.read()?;
+        let elsewhere = bad.iter().filter_map(FileError::uid).collect();
         let bad: HashSet<String> = bad.iter().map(|error| chain(error)).collect();
         for error in bad.difference(&self.bad) {
-            error!(error, "a file in the pods folder is ignored");
+            error!(
+                error,
+                "a file in the pods folder is no pod's: what was captured by its name stays"
+            );
         }
         self.bad = bad;
         let pods = pods.into_iter().map(|(uid, file)| (uid, file.into())).collect();
-        Ok(Wanted { pods, ..Wanted::default() })
+        Ok(Wanted { pods, elsewhere, ..Wanted::default() })
     }
 
     /// The pods' files, and those that are none.

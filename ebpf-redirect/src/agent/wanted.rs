@@ -27,7 +27,7 @@ pub(super) struct WantedPod {
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) pods: BTreeMap<PodUid, WantedPod>,
-    /// To be captured too, but nobody knows yet where their namespaces are.
+    /// To be captured too, but nobody knows where their namespaces are: what is captured of them stays.
     pub(super) elsewhere: BTreeSet<PodUid>,
     pub(super) out: Out,
     pub(super) standing: Standing,
