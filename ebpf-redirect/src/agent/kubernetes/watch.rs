@@ -1,13 +1,16 @@
 //! What the API server says, as it says it.
 
+use std::collections::hash_map::RandomState;
 use std::fmt::Debug;
+use std::hash::BuildHasher;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 use weft_model::enrollment::Wish;
 
@@ -16,10 +19,18 @@ use super::objects::{self, Facts, Pod};
 use crate::agent::chain;
 use crate::pod::PodUid;
 
+#[cfg(test)]
+mod tests;
+
+/// Before the next try, at first and at most: a node that hears nothing for long after an outage captures no pod that
+/// was labelled meanwhile.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// Follows namespaces' labels for ever.
 pub(super) async fn namespaces(client: Client, shared: &Shared) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-    let stream = watcher(api, Config::default()).default_backoff();
+    let stream = watcher(api, Config::default());
     follow("namespaces", stream, |event| {
         if let Some(event) = map(event, namespace) {
             shared.tell(|cluster| cluster.namespace_event(event));
@@ -32,7 +43,7 @@ pub(super) async fn namespaces(client: Client, shared: &Shared) {
 pub(super) async fn pods(client: Client, node: &str, shared: &Shared) {
     let api: Api<Pod> = Api::all(client);
     let config = Config::default().fields(&format!("spec.nodeName={node}"));
-    let stream = watcher(api, config).default_backoff();
+    let stream = watcher(api, config);
     follow("pods", stream, |event| {
         if let Some(event) = map(event, pod) {
             shared.tell(|cluster| cluster.pod_event(event));
@@ -47,16 +58,17 @@ async fn follow<K: Debug>(
     mut each: impl FnMut(Event<K>),
 ) {
     let mut stream = Box::pin(stream);
-    let mut is_away = false;
+    let (mut is_away, mut wait) = (false, FIRST_WAIT);
     while let Some(event) = stream.next().await {
         match event {
             Ok(event) => {
                 // A list that has only begun proves nothing.
                 if is_away && !matches!(event, Event::Init) {
                     info!(what, "the API server answers again");
-                    is_away = false;
+                    (is_away, wait) = (false, FIRST_WAIT);
                 }
                 each(event);
+                continue;
             }
             Err(error) if has_forgotten(&error) => {
                 info!(what, "the API server has forgotten what it told; it is asked for all again");
@@ -71,8 +83,16 @@ async fn follow<K: Debug>(
                 );
             }
         }
+        sleep(wait.mul_f64(share())).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
     error!(what, "the watch ended");
+}
+
+/// Between a half and all, by chance: or else all nodes that lost one API server would come back in one moment.
+fn share() -> f64 {
+    let [low, high, ..] = RandomState::new().hash_one(()).to_ne_bytes();
+    0.5 + f64::from(u16::from_ne_bytes([low, high])) / f64::from(u16::MAX) / 2.0
 }
 
 /// Spec: 410, "Gone": what came since the last event is not known any more.
