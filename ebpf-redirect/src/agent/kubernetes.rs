@@ -1,6 +1,7 @@
 //! The API server as the source: this node's pods, as labels have them.
 //!
 //! ```text
+//!   access   how the API server is reached
 //!   watch    pods of this node, namespaces' labels ─┐            ┌─ report   annotations and events
 //!   locate   where pods' namespaces are (cri, /proc) ─ cluster ──┤
 //!   gate     what the CNI plugin asks ──────────────┘  a value   └─ Follower: what the keeper is to do
@@ -8,6 +9,7 @@
 //!
 //! While the API server is away, what is known stays as it is.
 
+mod access;
 mod cluster;
 mod cri;
 mod gate;
@@ -19,17 +21,16 @@ mod watch;
 
 use std::future::pending;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use tokio::sync::{mpsc, watch as channel};
 
 use super::succession::Succession;
 use super::wanted::{Ask, Status, Wanted};
 use crate::cni::Installation;
 use crate::pod::PodUid;
+use access::Access;
 use cluster::Cluster;
 use gate::Gate;
 
@@ -145,7 +146,7 @@ impl Follower {
 /// All that goes on beside the keeper.
 pub(super) struct Kubernetes {
     shared: Shared,
-    client: Client,
+    client: kube::Client,
     node: String,
     gate: Gate,
     settings: KubernetesSettings,
@@ -159,18 +160,14 @@ impl Kubernetes {
         asks: mpsc::Sender<Ask>,
         succession: Succession,
     ) -> Result<(Self, Follower), KubernetesError> {
-        let config = config(settings.kubeconfig.as_deref()).await?;
-        let client =
-            Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))?;
+        let Access { asked, followed } = Access::new(settings.kubeconfig.as_deref()).await?;
         let shared = Shared::new();
         let gate =
-            Gate::open(&settings.cni_socket, shared.clone(), client.clone(), asks, succession)
-                .map_err(|source| KubernetesError::Socket {
-                    path: settings.cni_socket.clone(),
-                    source,
-                })?;
+            Gate::open(&settings.cni_socket, shared.clone(), asked, asks, succession).map_err(
+                |source| KubernetesError::Socket { path: settings.cni_socket.clone(), source },
+            )?;
         let follower = Follower { facts: shared.facts.subscribe(), shared: shared.clone() };
-        Ok((Self { shared, client, node: node.to_owned(), gate, settings }, follower))
+        Ok((Self { shared, client: followed, node: node.to_owned(), gate, settings }, follower))
     }
 
     /// Never ends.
@@ -192,16 +189,4 @@ impl Kubernetes {
             installed,
         );
     }
-}
-
-async fn config(kubeconfig: Option<&Path>) -> Result<Config, KubernetesError> {
-    let Some(path) = kubeconfig else {
-        let nothing = |error| KubernetesError::Nothing(Box::new(error));
-        return Config::infer().await.map_err(nothing);
-    };
-    let failed =
-        |source| KubernetesError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
-    let read = Kubeconfig::read_from(path).map_err(failed)?;
-    let options = KubeConfigOptions::default();
-    Config::from_custom_kubeconfig(read, &options).await.map_err(failed)
 }

@@ -22,6 +22,9 @@ use crate::pod::PodUid;
 #[cfg(test)]
 mod tests;
 
+/// How long the server may let one watch go on. It ends it then, and one that does not is dead: its connection was
+/// forgotten on the way. What changes meanwhile is heard so much later at most.
+pub(super) const WATCH: Duration = Duration::from_mins(2);
 /// Before the next try, at first and at most: a node that hears nothing for long after an outage captures no pod that
 /// was labelled meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -30,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Follows namespaces' labels for ever.
 pub(super) async fn namespaces(client: Client, shared: &Shared) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-    let stream = watcher(api, Config::default());
+    let stream = watcher(api, config());
     follow("namespaces", stream, |event| {
         if let Some(event) = map(event, namespace) {
             shared.tell(|cluster| cluster.namespace_event(event));
@@ -42,14 +45,17 @@ pub(super) async fn namespaces(client: Client, shared: &Shared) {
 /// Follows the pods of this node for ever.
 pub(super) async fn pods(client: Client, node: &str, shared: &Shared) {
     let api: Api<Pod> = Api::all(client);
-    let config = Config::default().fields(&format!("spec.nodeName={node}"));
-    let stream = watcher(api, config);
+    let stream = watcher(api, config().fields(&format!("spec.nodeName={node}")));
     follow("pods", stream, |event| {
         if let Some(event) = map(event, pod) {
             shared.tell(|cluster| cluster.pod_event(event));
         }
     })
     .await;
+}
+
+fn config() -> Config {
+    Config::default().timeout(u32::try_from(WATCH.as_secs()).expect("it is some minutes"))
 }
 
 async fn follow<K: Debug>(
