@@ -18,14 +18,16 @@ pub(crate) async fn whenever_changed(
     let mut last = None;
     loop {
         let mut said = Vec::new();
-        let end = say(&mut said).await?;
-        if last.as_ref() != Some(&said) {
+        // What was said before an error is said: of several proxies, only some may answer.
+        let end = say(&mut said).await;
+        if last.as_ref() != Some(&said) && !said.is_empty() {
             if last.is_some() {
                 writeln!(out)?;
             }
             out.write_all(&said)?;
             out.flush()?;
         }
+        let end = end?;
         if !again.watch {
             return Ok(end);
         }

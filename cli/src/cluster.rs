@@ -24,7 +24,7 @@ const PAGE: u32 = 500;
 pub enum ClusterError {
     #[error("cannot use the kubeconfig{of}: {reason}", of = of(file.as_ref()), reason = last(cause))]
     Kubeconfig { file: Option<PathBuf>, cause: KubeconfigError },
-    #[error("no cluster is configured: {reason}; name one by --kubeconfig or KUBECONFIG", reason = last(cause))]
+    #[error("no cluster is configured: {cause}; name one by --kubeconfig or KUBECONFIG")]
     NotFound { cause: InferConfigError },
     #[error("the API server refused to {doing}: {reason}")]
     Refused { doing: String, reason: String },

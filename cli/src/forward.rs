@@ -1,8 +1,9 @@
 //! Pages of a proxy on a node, which are on its pod's loopback: the API server forwards to them.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
@@ -21,24 +22,28 @@ use crate::{
 };
 
 const ADMIN_PORT: u16 = 15000;
+/// Proxies asked side by side; a dump of a large mesh has megabytes.
+const AT_ONCE: usize = 8;
 /// For all of it: the way, and the page.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What the proxy of each node knows, in the order of their names.
-pub(crate) async fn all(cluster: &Cluster) -> Result<Vec<(String, Dump)>, SourceError> {
-    let mut pods: Vec<_> = cluster.proxies().await?.into_iter().filter(is_ready).collect();
+/// What the proxy of each node knows, in the order of their names, or why it does not say.
+pub(crate) async fn all(
+    cluster: &Cluster,
+) -> Result<Vec<(String, Result<Dump, SourceError>)>, SourceError> {
+    let mut pods = cluster.proxies().await?;
     // One replaces the other: the older one still has connections, the newer one has what is new.
-    pods.sort_by_key(|pod| (node_of(pod).map(str::to_owned), std::cmp::Reverse(born(pod))));
+    pods.sort_by_key(|pod| (node_of(pod).map(str::to_owned), Reverse((is_ready(pod), born(pod)))));
     pods.dedup_by(|second, first| node_of(second) == node_of(first));
     if pods.is_empty() {
         return Err(SourceError::NoProxy { namespace: cluster.mesh.clone() });
     }
-    let mut dumps = Vec::new();
-    for pod in &pods {
+    // A few at once: each may take as long as it is waited for.
+    let answers = stream::iter(&pods).map(async |pod| {
         let node = node_of(pod).unwrap_or_default();
-        dumps.push((node.to_owned(), dump(cluster, pod, node).await?));
-    }
-    Ok(dumps)
+        (node.to_owned(), dump(cluster, pod, node).await)
+    });
+    Ok(answers.buffered(AT_ONCE).collect().await)
 }
 
 /// What the proxy of one node knows.

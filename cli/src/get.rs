@@ -25,11 +25,11 @@ pub(crate) fn breadth(what: What) -> Breadth {
     }
 }
 
-/// A row, and the node whose proxy knows it, where several were asked.
+/// A row, and the node whose proxy knows it, where several were asked. Not called a node: workloads have their own.
 #[derive(Serialize)]
 struct On<'a, T> {
     #[serde(skip_serializing_if = "str::is_empty")]
-    node: &'a str,
+    proxy: &'a str,
     #[serde(flatten)]
     row: T,
 }
@@ -60,7 +60,7 @@ pub(crate) fn get(
             list(&all, format, out, certificates)
         }
         What::Connections => {
-            let of = |(node, dump)| connections(dump).map(move |row| On { node, row });
+            let of = |(node, dump)| connections(dump).map(move |row| On { proxy: node, row });
             let all = picture.dumps().into_iter().flat_map(of);
             let all: Vec<_> = all.filter(|on| is(on.row.namespace)).collect();
             list(&all, format, out, connection_table)
@@ -75,7 +75,7 @@ fn rows<'a, T>(
 ) -> Vec<On<'a, &'a T>> {
     let mut all = Vec::new();
     for (node, dump) in picture.dumps() {
-        all.extend(of(dump).iter().filter(|row| is(row)).map(|row| On { node, row }));
+        all.extend(of(dump).iter().filter(|row| is(row)).map(|row| On { proxy: node, row }));
     }
     all
 }
@@ -88,10 +88,10 @@ fn list<T: Serialize>(
 ) -> Result<()> {
     write(&all, format, out, |out| {
         let table = table(all, format);
-        if all.iter().all(|on| on.node.is_empty()) {
+        if all.iter().all(|on| on.proxy.is_empty()) {
             return table.write(out);
         }
-        table.led_by("NODE", all.iter().map(|on| on.node).collect()).write(out)
+        table.led_by("PROXY", all.iter().map(|on| on.proxy).collect()).write(out)
     })
 }
 
@@ -246,3 +246,6 @@ fn connection_table(all: &[On<'_, ConnectionRow<'_>>], _: Format) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,7 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
             return again::whenever_changed(again, out, async |out| {
                 let picture = source.load(&access, get::breadth(what)).await?;
                 get::get(&picture, what, namespace, format, out)?;
+                picture.refuse_silence()?;
                 Ok(End::Fine)
             })
             .await;

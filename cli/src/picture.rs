@@ -16,8 +16,8 @@ const ADMIN: &str = "http://127.0.0.1:15000";
 pub(crate) enum Picture {
     /// Of the one that was meant.
     One(Dump),
-    /// By node.
-    Nodes(Vec<(String, Dump)>),
+    /// By node, in the order of their names; and those of which it could not be had.
+    Nodes { known: Vec<(String, Dump)>, silent: Vec<(String, SourceError)> },
 }
 
 /// How much has to be asked, where nobody says which proxy.
@@ -42,7 +42,26 @@ impl Picture {
     pub(crate) fn dumps(&self) -> Vec<(&str, &Dump)> {
         match self {
             Self::One(dump) => vec![("", dump)],
-            Self::Nodes(all) => all.iter().map(|(node, dump)| (node.as_str(), dump)).collect(),
+            Self::Nodes { known, .. } => {
+                known.iter().map(|(node, dump)| (node.as_str(), dump)).collect()
+            }
+        }
+    }
+
+    /// Errors: not all that were asked have answered.
+    pub(crate) fn refuse_silence(mut self) -> Result<(), SourceError> {
+        let of = self.dumps().len() + self.silent().len();
+        let Self::Nodes { silent, .. } = &mut self else { return Ok(()) };
+        let count = silent.len();
+        let Some((first, error)) = silent.drain(..).next() else { return Ok(()) };
+        Err(SourceError::Silent { count, of, first, source: Box::new(error) })
+    }
+
+    /// The nodes whose proxies did not answer, and why.
+    pub(crate) fn silent(&self) -> &[(String, SourceError)] {
+        match self {
+            Self::One(_) => &[],
+            Self::Nodes { silent, .. } => silent,
         }
     }
 }
@@ -63,7 +82,14 @@ impl Source {
                 Picture::One(forward::of_any(&cluster).await?.1)
             }
             (Place::Cluster(cluster), Breadth::EachProxy) => {
-                Picture::Nodes(forward::all(&cluster).await?)
+                let (mut known, mut silent) = (Vec::new(), Vec::new());
+                for (node, answer) in forward::all(&cluster).await? {
+                    match answer {
+                        Ok(dump) => known.push((node, dump)),
+                        Err(error) => silent.push((node, error)),
+                    }
+                }
+                Picture::Nodes { known, silent }
             }
         })
     }
@@ -104,7 +130,9 @@ impl Source {
             Ok(dump) => Ok(Place::Here(dump)),
             Err(SourceError::Unreachable { url, reason }) => match access.connect().await {
                 Ok(cluster) => Ok(Place::Cluster(cluster)),
-                Err(ClusterError::NotFound { .. }) => Err(SourceError::Unreachable { url, reason }),
+                Err(error @ ClusterError::NotFound { .. }) => {
+                    Err(SourceError::Nowhere { url, reason, cluster: error.to_string() })
+                }
                 Err(error) => Err(error.into()),
             },
             Err(error) => Err(error),

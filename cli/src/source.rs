@@ -31,9 +31,16 @@ pub enum SourceError {
     #[error("--admin {text} is not an http address; write it as http://127.0.0.1:15000")]
     Address { text: String },
     #[error(
-        "no proxy answers at {url}: {reason}; is ztunnel running here? --admin names another, --node or a kubeconfig those of a cluster"
+        "no proxy answers at {url}: {reason}; is ztunnel running there? --admin names another, --node or a kubeconfig those of a cluster"
     )]
     Unreachable { url: String, reason: String },
+    /// Neither is a proxy here nor is a cluster known.
+    #[error(
+        "no proxy answers at {url}: {reason}; is ztunnel running here? --admin names another. And {cluster}"
+    )]
+    Nowhere { url: String, reason: String, cluster: String },
+    #[error("{count} of {of} proxies did not answer, as that of node {first}")]
+    Silent { count: usize, of: usize, first: String, source: Box<SourceError> },
     #[error("{url} answered with status {status}; is that the admin address of a proxy?")]
     Status { url: String, status: u16 },
     #[error("{origin} is not a config dump: at {path}: {reason}")]

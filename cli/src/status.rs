@@ -12,14 +12,15 @@ use crate::{
     args::Format,
     output::{Table, write},
     picture::Picture,
+    source::SourceError,
 };
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {
-    /// Where several proxies were asked.
+    /// Its node, where several were asked.
     #[serde(skip_serializing_if = "str::is_empty")]
-    node: &'a str,
+    proxy: &'a str,
     workloads: usize,
     services: usize,
     policies: usize,
@@ -33,22 +34,34 @@ struct Status<'a> {
 pub(crate) fn status(picture: &Picture, format: Format, out: &mut impl Write) -> Result<End> {
     let now = Timestamp::now();
     let all = picture.dumps().into_iter().map(|(node, dump)| of(node, dump, now));
-    let all: Vec<_> = all.collect();
+    let silent = picture.silent().iter().map(|(node, error)| Status::silent(node, error));
+    let mut all: Vec<_> = all.chain(silent).collect();
+    all.sort_by_key(|status| status.proxy);
     let found = all.iter().any(|status| !status.problems.is_empty());
     match (picture, all.as_slice()) {
         (Picture::One(_), [one]) => write(one, format, out, |out| told(&all, out))?,
-        (Picture::One(_) | Picture::Nodes(_), _) => {
+        (Picture::One(_) | Picture::Nodes { .. }, _) => {
             write(&all, format, out, |out| told(&all, out))?;
         }
     }
     Ok(if found { End::Found } else { End::Fine })
 }
 
+impl<'a> Status<'a> {
+    /// Of a proxy that does not answer.
+    fn silent(proxy: &'a str, error: &SourceError) -> Self {
+        let problems = vec![error.to_string()];
+        let (workloads, services, policies) = (0, 0, 0);
+        let (pods, connections, certificates) = (0, 0, 0);
+        Self { proxy, workloads, services, policies, pods, connections, certificates, problems }
+    }
+}
+
 fn of<'a>(node: &'a str, dump: &Dump, now: Timestamp) -> Status<'a> {
     let connections = dump.workload_state.values().map(|s| &s.connections);
     let connections = connections.map(|c| c.inbound.len() + c.outbound.len());
     Status {
-        node,
+        proxy: node,
         workloads: dump.workloads.len(),
         services: dump.services.len(),
         policies: dump.policies.len(),
@@ -66,12 +79,13 @@ fn told(all: &[Status<'_>], out: &mut impl Write) -> Result<()> {
         let counts = [s.workloads, s.services, s.policies, s.pods, s.connections, s.certificates];
         table.row(counts.map(|n| n.to_string()));
     }
-    if all.iter().any(|status| !status.node.is_empty()) {
-        table = table.led_by("NODE", all.iter().map(|status| status.node).collect());
+    if all.iter().any(|status| !status.proxy.is_empty()) {
+        table = table.led_by("PROXY", all.iter().map(|status| status.proxy).collect());
     }
     table.write(out)?;
     for status in all {
-        let on = if status.node.is_empty() { String::new() } else { format!("{}: ", status.node) };
+        let on =
+            if status.proxy.is_empty() { String::new() } else { format!("{}: ", status.proxy) };
         for problem in &status.problems {
             writeln!(out, "problem: {on}{problem}")?;
         }

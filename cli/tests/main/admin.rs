@@ -53,7 +53,7 @@ fn a_proxy_that_does_not_answer_as_one_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ran = weft(&["--admin", &free, "status"], "");
     assert_eq!(ran.code, 1);
-    assert!(ran.error.contains("is ztunnel running here"), "{}", ran.error);
+    assert!(ran.error.contains("is ztunnel running there"), "{}", ran.error);
 
     let ran = weft(&["--admin", "https://127.0.0.1:1", "status"], "");
     assert!(ran.error.contains("is not an http address"), "{}", ran.error);

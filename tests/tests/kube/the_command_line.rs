@@ -311,5 +311,9 @@ async fn weft_names_the_node_whose_proxy_it_cannot_reach_and_why() -> Result<()>
     let why =
         ["node node-1", "pod weft-system/weft-node-1: ", "kubelet that the API server reaches"];
     weft(&cluster, &["get", "workloads", "--node", "node-1"])?.expect(1, &why)?;
+    // Of several, it is one that does not answer.
+    weft(&cluster, &["status"])?.expect(3, &["problem: node-1: cannot reach the proxy"])?;
+    let silent = "1 of 1 proxies did not answer, as that of node node-1: cannot reach the proxy";
+    weft(&cluster, &["get", "certs"])?.expect(1, &[silent])?;
     Ok(())
 }
