@@ -22,12 +22,18 @@ const BUILT_IN: [Kind; 4] = [
     kind("", "Pod", "pods"),
 ];
 
-/// Of a file, or of all files in a folder.
-pub(crate) fn files(path: &Path, format: Format, out: &mut impl Write) -> Result<End> {
+/// Of a file, or of all files in a folder; or of one of their namespaces.
+pub(crate) fn files(
+    path: &Path,
+    namespace: Option<&str>,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<End> {
     if !path.exists() {
         bail!("{} does not exist; give a file of manifests, or a folder of them", path.display());
     }
-    told(&weft_control::validate(path), &path.display().to_string(), format, out)
+    let problems = only_of(namespace, weft_control::validate(path));
+    told(&problems, &path.display().to_string(), format, out)
 }
 
 /// Of a cluster, or of one of its namespaces: all is read, since objects mean something only together.
@@ -37,14 +43,18 @@ pub(crate) async fn cluster(
     format: Format,
     out: &mut impl Write,
 ) -> Result<End> {
-    let mut problems = weft_control::analyze(read(cluster).await?);
-    let is = |problem: &Problem| {
-        let of = problem.object.as_ref().map(|object| &*object.name.namespace);
-        namespace.is_none_or(|wanted| of == Some(wanted))
-    };
-    problems.retain(is);
+    let problems = only_of(namespace, weft_control::analyze(read(cluster).await?));
     let whose = namespace.map_or("the cluster".to_owned(), |name| format!("namespace {name}"));
     told(&problems, &whose, format, out)
+}
+
+/// What cannot be read as an object may be of any namespace.
+fn only_of(namespace: Option<&str>, mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.retain(|problem| {
+        let of = problem.object.as_ref().map(|object| &*object.name.namespace);
+        namespace.is_none_or(|wanted| of.is_none_or(|of| of == wanted))
+    });
+    problems
 }
 
 async fn read(cluster: &Cluster) -> Result<Vec<(objects::Kind, Value)>, ClusterError> {

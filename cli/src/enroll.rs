@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug, io::Write};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api,
@@ -44,16 +44,42 @@ struct Change {
     after: Option<&'static str>,
 }
 
+/// Whose labels are changed, or would be.
+pub(crate) struct Target<'a> {
+    /// None where the namespace itself is meant.
+    pod: Option<&'a str>,
+    namespace: &'a str,
+    dry_run: bool,
+}
+
+impl<'a> Target<'a> {
+    /// A name alone is that of a namespace, and with `-n` that of a pod in it. Errors: two namespaces are named.
+    pub(crate) fn of(asked: &'a Enroll, within: Option<&'a str>) -> Result<Self> {
+        let dry_run = asked.dry_run;
+        let (pod, namespace) = match (asked.object.split_once('/'), within) {
+            (None, None) => (None, asked.object.as_str()),
+            (None, Some(namespace)) => (Some(asked.object.as_str()), namespace),
+            (Some((namespace, pod)), within) => {
+                if let Some(other) = within.filter(|within| *within != namespace) {
+                    bail!("{} is not in the namespace of -n {other}", asked.object);
+                }
+                (Some(pod), namespace)
+            }
+        };
+        Ok(Self { pod, namespace, dry_run })
+    }
+}
+
 pub(crate) async fn enroll(
     cluster: &Cluster,
     direction: Direction,
-    asked: &Enroll,
+    target: &Target<'_>,
     format: Format,
     out: &mut impl Write,
 ) -> Result<()> {
-    let done = match asked.object.split_once('/') {
-        Some((namespace, name)) => pod(cluster, direction, asked, namespace, name).await?,
-        None => namespace(cluster, direction, asked).await?,
+    let done = match target.pod {
+        Some(name) => pod(cluster, direction, target, name).await?,
+        None => namespace(cluster, direction, target).await?,
     };
     write(&done, format, out, |out| told(&done, out))
 }
@@ -61,9 +87,9 @@ pub(crate) async fn enroll(
 async fn namespace(
     cluster: &Cluster,
     direction: Direction,
-    asked: &Enroll,
+    asked: &Target<'_>,
 ) -> Result<Done, ClusterError> {
-    let (name, what) = (asked.object.as_str(), format!("namespace {}", asked.object));
+    let (name, what) = (asked.namespace, format!("namespace {}", asked.namespace));
     let namespaces = Api::<Namespace>::all(cluster.client.clone());
     let found = namespaces.get(name).await.map_err(failed_on("read", &what))?;
     let target = match direction {
@@ -81,11 +107,11 @@ async fn namespace(
 async fn pod(
     cluster: &Cluster,
     direction: Direction,
-    asked: &Enroll,
-    namespace: &str,
+    asked: &Target<'_>,
     name: &str,
 ) -> Result<Done, ClusterError> {
-    let what = format!("pod {}", asked.object);
+    let namespace = asked.namespace;
+    let what = format!("pod {namespace}/{name}");
     let namespaces = Api::<Namespace>::all(cluster.client.clone());
     let within = format!("namespace {namespace}");
     let within = namespaces.get(namespace).await.map_err(failed_on("read", &within))?;
@@ -139,7 +165,7 @@ fn changes(
 /// Writes the changes and returns the object with them, also after a dry run.
 async fn labelled<K>(
     api: &Api<K>,
-    asked: &Enroll,
+    asked: &Target<'_>,
     name: &str,
     changes: &[Change],
     what: &str,

@@ -103,16 +103,20 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
             return why::show(&explanation, format, out);
         }
         Command::Enroll(asked) => {
-            enroll::enroll(&access.connect().await?, Direction::In, &asked, format, out).await?;
+            let target = enroll::Target::of(&asked, namespace)?;
+            enroll::enroll(&access.connect().await?, Direction::In, &target, format, out).await?;
         }
         Command::Unenroll(asked) => {
-            enroll::enroll(&access.connect().await?, Direction::Out, &asked, format, out).await?;
+            let target = enroll::Target::of(&asked, namespace)?;
+            enroll::enroll(&access.connect().await?, Direction::Out, &target, format, out).await?;
         }
         Command::Check { pre } => {
             let when = if pre { When::BeforeInstallation } else { When::Installed };
             return check::check(&access.connect().await?, when, namespace, format, out).await;
         }
-        Command::Analyze { filename: Some(path) } => return analyze::files(&path, format, out),
+        Command::Analyze { filename: Some(path) } => {
+            return analyze::files(&path, namespace, format, out);
+        }
         Command::Analyze { filename: None } => {
             return analyze::cluster(&access.connect().await?, namespace, format, out).await;
         }

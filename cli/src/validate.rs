@@ -10,5 +10,5 @@ pub(crate) fn validate(dir: &Path, format: Format, out: &mut impl Write) -> Resu
     if !dir.is_dir() {
         bail!("{} is not a folder; give the folder that holds the manifests", dir.display());
     }
-    analyze::files(dir, format, out)
+    analyze::files(dir, None, format, out)
 }

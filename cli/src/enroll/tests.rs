@@ -66,3 +66,19 @@ fn what_was_changed_is_what_the_control_plane_reads() {
         }
     }
 }
+
+#[test]
+fn a_name_alone_is_a_namespace_and_with_one_it_is_a_pod_there() {
+    let of = |object: &str, within: Option<&str>| {
+        let asked = Enroll { object: object.to_owned(), dry_run: false };
+        let target = Target::of(&asked, within).map_err(|error| error.to_string())?;
+        Ok((target.namespace.to_owned(), target.pod.map(str::to_owned)))
+    };
+    let pod = Ok(("shop".to_owned(), Some("web".to_owned())));
+    assert_eq!(of("shop", None), Ok(("shop".to_owned(), None)));
+    assert_eq!(of("shop/web", None), pod);
+    assert_eq!(of("web", Some("shop")), pod);
+    assert_eq!(of("shop/web", Some("shop")), pod);
+    let other = "shop/web is not in the namespace of -n other".to_owned();
+    assert_eq!(of("shop/web", Some("other")), Err(other));
+}

@@ -244,6 +244,37 @@ fn validate_returns_3_where_the_control_plane_would_complain() {
 }
 
 #[test]
+fn analyze_of_files_is_of_the_namespace_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("all.yaml");
+    let policy = |namespace: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: typo, namespace: {namespace}}}\nspec: {{rules: [{{form: []}}]}}\n"
+        )
+    };
+    std::fs::write(&file, [policy("shop"), policy("zoo")].join("---\n")).unwrap();
+    for (namespace, code, says) in [("shop", 3, "1 problem in"), ("farm", 0, "no problems in")] {
+        let ran = weft(&["analyze", "-f", file.to_str().unwrap(), "-n", namespace], "");
+        assert_eq!(ran.code, code, "{namespace}: {}{}", ran.out, ran.error);
+        assert!(ran.out.contains(says) && !ran.out.contains("zoo"), "{namespace}: {}", ran.out);
+    }
+    assert!(weft(&["analyze", "-f", file.to_str().unwrap()], "").out.contains("2 problems in"));
+}
+
+#[test]
+fn without_a_cluster_it_is_said_which_kubeconfig_was_looked_for() {
+    let ran = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .arg("check")
+        .env("KUBECONFIG", "/nowhere/config")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{error}");
+    assert!(error.contains("no cluster is configured") && error.contains("/nowhere"), "{error}");
+}
+
+#[test]
 fn a_name_from_outside_cannot_move_the_terminals_cursor() {
     let bad = DUMP.replace("\"node\": \"n1\"", "\"node\": \"n\\u001b[2J\"");
     let ran = weft(&["--file", "-", "get", "workloads"], &bad);
