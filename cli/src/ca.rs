@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::{
     api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap, core::v1::Pod},
     jiff::Timestamp,
@@ -55,7 +55,7 @@ pub(crate) async fn status(cluster: &Cluster, format: Format, out: &mut impl Wri
         Err(reason) => (Value::Null, Some(reason)),
     };
     let status = Status {
-        roots: roots::of(&map)?,
+        roots: roots::of(&map).with_context(|| format!("ConfigMap {}/{BUNDLE}", cluster.mesh))?,
         asked: wish(&map),
         tended_by: lease.and_then(|lease| lease.spec?.holder_identity),
         control_plane,
@@ -147,5 +147,12 @@ fn told(status: &Status, out: &mut impl Write) -> Result<()> {
     if !waiting.is_empty() {
         writeln!(out, "waits for nodes to trust the new root: {}", waiting.join(", "))?;
     }
+    if let Some(until) = page.get("waitingUntil").and_then(Value::as_i64) {
+        let until = Timestamp::from_second(until)?;
+        writeln!(out, "waits until {until} for nodes that were never heard")?;
+    }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

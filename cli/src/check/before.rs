@@ -24,7 +24,7 @@ const SERVER_MIN: (u32, u32) = (1, 30);
 /// What the eBPF programs need.
 const KERNEL_MIN: (u32, u32) = (5, 15);
 /// Group and plural of all that the chart creates.
-const CREATED: [(&str, &str); 11] = [
+const CREATED: [(&str, &str); 12] = [
     ("", "namespaces"),
     ("", "serviceaccounts"),
     ("", "services"),
@@ -36,6 +36,7 @@ const CREATED: [(&str, &str); 11] = [
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
     ("rbac.authorization.k8s.io", "roles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
 ];
 /// `DaemonSet`s that capture the pods with the same label.
 const OTHERS: [&str; 2] = ["istio-cni-node", "ztunnel"];

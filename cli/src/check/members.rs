@@ -153,7 +153,8 @@ fn said(object: &DynamicObject) -> Said {
     match condition(object, PROGRAMMED) {
         Some((false, reason, why)) if reason == "Refused" => Said::Refused(why),
         Some((false, _, why)) => Said::OnItsWay(why),
-        Some((true, ..)) | None => Said::InForce,
+        Some((true, ..)) => Said::InForce,
+        None => Said::OnItsWay("nobody has said how far the nodes are".to_owned()),
     }
 }
 

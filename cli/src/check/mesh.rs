@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{DaemonSet, Deployment},
         coordination::v1::Lease,
         core::v1::{ConfigMap, Node, Pod},
     },
@@ -15,11 +15,12 @@ use kube::{Api, api::ListParams};
 use super::{Line, Verdict, pod_state::trouble};
 use crate::{
     cluster::{Cluster, ClusterError, failed, failed_on, list},
-    pods::{is_ready, node_of},
+    pods::{is_ready, label, node_of},
     roots::{self, BUNDLE},
 };
 
 const CONTROL: &str = "weft-control";
+const NODE: &str = "weft-node";
 const DUTIES: [&str; 2] = ["weft-ca", "weft-status"];
 /// Roots that live no longer than this ought to be changed.
 const ROOT_LEFT_MIN: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -59,10 +60,24 @@ pub(super) async fn lines(cluster: &Cluster) -> Result<Vec<Line>, ClusterError> 
     Ok(lines)
 }
 
+/// The nodes that are to be in the mesh, and the pods of the mesh.
 async fn nodes_and_pods(cluster: &Cluster) -> Result<(Vec<Node>, Vec<Pod>), ClusterError> {
     let nodes = Api::<Node>::all(cluster.client.clone());
-    let nodes = list(&nodes, ListParams::default(), "nodes").await?;
+    let mut nodes = list(&nodes, ListParams::default(), "nodes").await?;
+    let named = format!("DaemonSet {}/{NODE}", cluster.mesh);
+    let sets = Api::<DaemonSet>::namespaced(cluster.client.clone(), &cluster.mesh);
+    let set = sets.get_opt(NODE).await.map_err(failed_on("read", &named))?;
+    nodes.retain(|node| is_wanted(set.as_ref(), node));
     Ok((nodes, cluster.proxies().await?))
+}
+
+/// Whether the chart's values put it into the mesh, and its system lets it be.
+fn is_wanted(set: Option<&DaemonSet>, node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    let selector = set.and_then(|set| set.spec.template.spec.as_ref()?.node_selector.as_ref());
+    let selected =
+        selector.into_iter().flatten().all(|(key, value)| label(labels, key) == Some(value));
+    selected && label(labels, "kubernetes.io/os").is_none_or(|system| system == "linux")
 }
 
 fn control_plane(named: &str, deployment: &Deployment) -> Line {
@@ -109,15 +124,19 @@ fn trust(named: &str, map: &ConfigMap, now: Timestamp) -> Vec<Line> {
         Ok(found) => found,
         Err(reason) => return vec![line(Verdict::Problem, reason.to_string())],
     };
+    // While one root follows another, the last one may well be at its end.
+    let lasts = found.iter().any(|root| root.until.duration_since(now) >= ROOT_LEFT_MIN);
     let judged = found.iter().map(|root| {
         let says = format!("root {} until {}", root.name, root.until);
-        if root.until <= now {
-            line(Verdict::Problem, format!("{says}: it has expired"))
-        } else if root.until.duration_since(now) < ROOT_LEFT_MIN {
-            line(Verdict::Problem, format!("{says}: ask for another one by `weft ca rotate`"))
-        } else {
-            line(Verdict::Fine, says)
-        }
+        let (verdict, more) = match (root.until.duration_since(now) < ROOT_LEFT_MIN, lasts) {
+            (false, _) => (Verdict::Fine, ""),
+            (true, true) => (Verdict::Note, ": another one follows it"),
+            (true, false) if root.until <= now => (Verdict::Problem, ": it has expired"),
+            (true, false) => {
+                (Verdict::Problem, ": it is to be changed; `weft ca status` says who keeps it")
+            }
+        };
+        line(verdict, says + more)
     });
     judged.collect()
 }

@@ -60,3 +60,24 @@ fn another_mesh_that_captures_the_same_pods_is_a_problem() {
     assert_eq!(lines[0].verdict, Verdict::Note);
     assert!(lines[0].says.contains("--mesh-namespace"), "{lines:?}");
 }
+
+#[test]
+fn the_right_to_create_each_kind_of_the_chart_is_asked_for() {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/weft/templates");
+    // Asked for by a value, of an operator's kinds.
+    let others = ["PodMonitor", "PrometheusRule"];
+    let mut seen = 0;
+    for file in std::fs::read_dir(chart).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for kind in text.lines().filter_map(|line| line.strip_prefix("kind: ")) {
+            let kind = kind.trim();
+            let plural = kind.to_lowercase();
+            let plural =
+                plural.strip_suffix('y').map_or(format!("{plural}s"), |it| format!("{it}ies"));
+            let is_asked_for = CREATED.iter().any(|(_, created)| *created == plural);
+            assert!(is_asked_for || others.contains(&kind), "{kind}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= CREATED.len(), "{seen} kinds in {chart}");
+}

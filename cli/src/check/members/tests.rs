@@ -68,8 +68,9 @@ fn only_what_is_said_of_the_newest_form_of_a_policy_counts() {
         json!([{"type": "Ready", "status": "False"},
             {"type": ACCEPTED, "status": status, "message": "no", "observedGeneration": generation}])
     };
-    assert_eq!(said(&policy(2, &accepted("True", &json!(2)))), Said::InForce);
-    assert_eq!(said(&policy(2, &accepted("True", &json!("2")))), Said::InForce);
+    let unknown = Said::OnItsWay("nobody has said how far the nodes are".to_owned());
+    assert_eq!(said(&policy(2, &accepted("True", &json!(2)))), unknown);
+    assert_eq!(said(&policy(2, &accepted("True", &json!("2")))), unknown);
     assert_eq!(said(&policy(2, &accepted("False", &json!(2)))), Said::Refused("no".to_owned()));
     assert_eq!(said(&policy(3, &accepted("True", &json!(2)))), Said::Nothing);
     assert_eq!(said(&policy(1, &json!([]))), Said::Nothing);

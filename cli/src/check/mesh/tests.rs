@@ -67,25 +67,39 @@ fn a_duty_that_is_not_renewed_is_a_problem() {
     assert_eq!(of(json!({"holderIdentity": ""})).says, "nobody holds it");
 }
 
-#[test]
-fn a_root_that_ends_soon_is_a_problem_before_it_does() {
+fn root_until(name: &str, year: i32) -> String {
     let mut root = rcgen::CertificateParams::default();
     root.distinguished_name = rcgen::DistinguishedName::new();
-    root.distinguished_name.push(rcgen::DnType::OrganizationName, "cluster.local");
-    root.not_after = rcgen::date_time_ymd(2026, 7, 15);
-    let pem = root.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
-    let of = |now: &str| {
-        let map = json!({"metadata": {}, "data": {"root-cert.pem": pem}});
-        let mut lines = trust("it", &from_value(map).unwrap(), now.parse().unwrap());
-        let line = lines.remove(0);
-        (line.verdict, line.says)
-    };
+    root.distinguished_name.push(rcgen::DnType::OrganizationName, name);
+    root.not_after = rcgen::date_time_ymd(year, 7, 15);
+    root.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+fn trusted(roots: &str, now: &str) -> Vec<(Verdict, String)> {
+    let map = json!({"metadata": {}, "data": {"root-cert.pem": roots}});
+    let lines = trust("it", &from_value(map).unwrap(), now.parse().unwrap());
+    lines.into_iter().map(|line| (line.verdict, line.says)).collect()
+}
+
+#[test]
+fn a_root_that_ends_soon_is_a_problem_before_it_does() {
+    let pem = root_until("cluster.local", 2026);
+    let of = |now: &str| trusted(&pem, now).remove(0);
     let root = "root O=cluster.local until 2026-07-15T00:00:00Z";
     assert_eq!(of("2026-06-01T00:00:00Z"), (Verdict::Fine, root.to_owned()));
-    let soon = format!("{root}: ask for another one by `weft ca rotate`");
+    let soon = format!("{root}: it is to be changed; `weft ca status` says who keeps it");
     assert_eq!(of("2026-07-01T00:00:00Z"), (Verdict::Problem, soon));
     let over = format!("{root}: it has expired");
     assert_eq!(of("2026-07-15T00:00:00Z"), (Verdict::Problem, over));
+}
+
+#[test]
+fn a_root_that_another_one_follows_may_end() {
+    let both = root_until("last", 2026) + &root_until("next", 2036);
+    let verdicts = trusted(&both, "2026-07-01T00:00:00Z");
+    let last = "root O=last until 2026-07-15T00:00:00Z: another one follows it";
+    let next = "root O=next until 2036-07-15T00:00:00Z";
+    assert_eq!(verdicts, [(Verdict::Note, last.to_owned()), (Verdict::Fine, next.to_owned())]);
 }
 
 #[test]
@@ -104,4 +118,22 @@ fn a_bundle_without_roots_is_a_problem() {
         assert_eq!(lines[0].verdict, Verdict::Problem);
         assert!(lines[0].says.contains(says), "{}", lines[0].says);
     }
+}
+
+#[test]
+fn only_nodes_that_the_chart_selects_and_that_run_linux_are_to_be_in_the_mesh() {
+    let set = |selector: serde_json::Value| {
+        let spec = json!({"containers": [], "nodeSelector": selector});
+        let set = json!({"metadata": {}, "spec": {"selector": {}, "template": {"spec": spec}}});
+        from_value::<DaemonSet>(set).unwrap()
+    };
+    let node = |labels: serde_json::Value| {
+        from_value::<Node>(json!({"metadata": {"name": "n", "labels": labels}})).unwrap()
+    };
+    let (all, some) = (set(json!({})), set(json!({"mesh": "yes"})));
+    assert!(is_wanted(None, &node(json!({}))));
+    assert!(is_wanted(Some(&all), &node(json!({"kubernetes.io/os": "linux"}))));
+    assert!(!is_wanted(Some(&all), &node(json!({"kubernetes.io/os": "windows"}))));
+    assert!(!is_wanted(Some(&some), &node(json!({"mesh": "no"}))));
+    assert!(is_wanted(Some(&some), &node(json!({"mesh": "yes"}))));
 }
