@@ -18,7 +18,7 @@ mod service;
 mod store;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -166,18 +166,15 @@ impl Identities {
         Hold { identity: identity.clone(), pod, shared: self.shared.clone() }
     }
 
-    /// All identities verify their peers against these roots from now on. One whose own certificate would not
-    /// be accepted by them keeps its own roots until it is renewed.
+    /// All identities verify their peers against these roots from now on, also after a restart. One whose own
+    /// certificate would not be accepted by them keeps its own roots until it is renewed.
     pub fn trust(&self, bundle: &Bundle) {
         let now = self.shared.now().wall;
         let held: Vec<(Identity, Arc<Svid>)> = {
             let mut table = self.shared.table();
             // First: what comes from now on is verified by it.
             table.trusted = Some(bundle.clone());
-            let slots = table.slots.iter();
-            slots
-                .filter_map(|(id, slot)| Some((id.clone(), slot.borrow().svid()?.clone())))
-                .collect()
+            table.all().filter(|(_, svid)| svid.bundle() != bundle).collect()
         };
         // Without the lock: connections look their certificates up under it.
         for (identity, svid) in held {
@@ -185,18 +182,16 @@ impl Identities {
                 tracing::warn!(%identity, "certificate is not good by the newest roots");
                 continue;
             };
-            let table = self.shared.table();
-            let Some(slot) = table.slots.get(&identity) else { continue };
-            slot.send_if_modified(|slot| match slot {
-                Slot::Ready(held) | Slot::Overdue { svid: held, .. }
-                    if Arc::ptr_eq(held, &svid) =>
-                {
-                    *held = newer;
-                    true
-                }
-                Slot::Ready(_) | Slot::Overdue { .. } | Slot::Pending | Slot::Failed(_) => false,
-            });
+            self.shared.table().follow(&identity, &svid, newer);
         }
+        self.shared.changed.notify_one();
+    }
+
+    /// Whether every certificate that is held verifies by these roots, and would after a restart.
+    pub fn all_trust(&self, bundle: &Bundle) -> bool {
+        let table = self.shared.table();
+        let mut good = table.all().filter(|(_, svid)| self.shared.is_valid(svid));
+        table.unsaved.is_empty() && good.all(|(_, svid)| svid.bundle() == bundle)
     }
 
     /// A certificate that is good at this moment; waits for the first one, at most [`Options::wait`].
@@ -298,8 +293,8 @@ struct Table {
     restored: HashMap<Identity, Arc<Svid>>,
     /// The newest roots, if anybody has told them.
     trusted: Option<Bundle>,
-    /// To be deleted from disk, by the renewer.
-    forgotten: Vec<Identity>,
+    /// Of which the disk does not have what is held, or has what is not: for the renewer.
+    unsaved: BTreeSet<Identity>,
     draw: Box<dyn FnMut() -> f64 + Send>,
 }
 
@@ -311,7 +306,7 @@ impl Default for Table {
             pods: HashMap::new(),
             restored: HashMap::new(),
             trusted: None,
-            forgotten: Vec::new(),
+            unsaved: BTreeSet::new(),
             draw: Box::new(rand::random),
         }
     }
@@ -332,6 +327,35 @@ impl Table {
         })
     }
 
+    /// Every certificate that is held, or was when the process before this one ended.
+    fn all(&self) -> impl Iterator<Item = (Identity, Arc<Svid>)> {
+        let slots = self.slots.iter();
+        let held = slots.filter_map(|(id, slot)| Some((id.clone(), slot.borrow().svid()?.clone())));
+        held.chain(self.restored.iter().map(|(id, svid)| (id.clone(), svid.clone())))
+    }
+
+    /// The same certificate with other roots takes the place of `before`, if that is still held.
+    fn follow(&mut self, identity: &Identity, before: &Arc<Svid>, newer: Arc<Svid>) {
+        let follow = |held: &mut Arc<Svid>| {
+            let same = Arc::ptr_eq(held, before);
+            if same {
+                *held = newer;
+            }
+            same
+        };
+        let followed = match (self.slots.get(identity), self.restored.get_mut(identity)) {
+            (Some(slot), _) => slot.send_if_modified(|slot| match slot {
+                Slot::Ready(held) | Slot::Overdue { svid: held, .. } => follow(held),
+                Slot::Pending | Slot::Failed(_) => false,
+            }),
+            (None, Some(held)) => follow(held),
+            (None, None) => false,
+        };
+        if followed {
+            self.unsaved.insert(identity.clone());
+        }
+    }
+
     fn pods_of(&self, identity: &Identity) -> Vec<Arc<str>> {
         self.pods.get(identity).cloned().unwrap_or_default()
     }
@@ -349,7 +373,7 @@ impl Table {
 
     fn forget(&mut self, identity: &Identity) {
         self.slots.remove(identity);
-        self.forgotten.push(identity.clone());
+        self.unsaved.insert(identity.clone());
     }
 }
 

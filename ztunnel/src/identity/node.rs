@@ -124,7 +124,7 @@ impl NodeRenewer {
         let mut retry = RETRY_AFTER;
         loop {
             let before = self.good();
-            let says = self.says();
+            let says = self.says(&identities);
             match self.obtain(before.as_ref(), says.as_deref()).await {
                 Ok(svid) => {
                     self.said = says;
@@ -138,7 +138,7 @@ impl NodeRenewer {
                     let svid = Arc::new(svid);
                     self.held.send_replace(Held::Certificate(svid.clone()));
                     retry = RETRY_AFTER;
-                    self.rest(&svid, life / 2).await;
+                    self.rest(&svid, life / 2, &identities).await;
                 }
                 Err(error) => {
                     let retry_in_ms = retry.as_millis();
@@ -155,26 +155,26 @@ impl NodeRenewer {
     }
 
     /// The fingerprint of the roots that all of this node trusts.
-    fn says(&self) -> Option<String> {
-        let trusted = self.trusted.as_ref()?;
+    fn says(&self, identities: &Identities) -> Option<String> {
+        let mut least = self.trusted.clone().filter(|roots| identities.all_trust(roots))?;
         for file in &self.files {
-            let Ok(Ok(held)) = fs::read_to_string(file).map(|text| Bundle::from_pem(&text)) else {
-                return None;
+            let held = Bundle::from_pem(&fs::read_to_string(file).ok()?).ok()?;
+            least = match (has(&held, &least), has(&least, &held)) {
+                (true, _) => least,
+                (false, true) => held,
+                (false, false) => return None,
             };
-            if !trusted.certificates().iter().all(|root| held.certificates().contains(root)) {
-                return Some(held.fingerprint());
-            }
         }
-        Some(trusted.fingerprint())
+        Some(least.fingerprint())
     }
 
     /// Until a certificate is to be renewed, or doubted, or there is something else to say: the control plane waits
     /// for that word.
-    async fn rest(&self, svid: &Arc<NodeSvid>, life: Duration) {
+    async fn rest(&self, svid: &Arc<NodeSvid>, life: Duration, identities: &Identities) {
         let renew_at = system_now() + life;
         let mut doubted = self.doubted.clone();
         sleep(GAP_MIN).await;
-        while system_now() < renew_at && self.says() == self.said {
+        while system_now() < renew_at && self.says(identities) == self.said {
             let look = sleep(LOOK_EVERY.min(life));
             tokio::select! {
                 // Biased: doubt is rare and urgent.
@@ -242,6 +242,10 @@ impl NodeRenewer {
     }
 }
 
+fn has(roots: &Bundle, others: &Bundle) -> bool {
+    others.certificates().iter().all(|root| roots.certificates().contains(root))
+}
+
 fn is_of(doubted: Option<&Arc<NodeSvid>>, svid: &Arc<NodeSvid>) -> bool {
     doubted.is_some_and(|doubted| Arc::ptr_eq(doubted, svid))
 }
@@ -259,8 +263,12 @@ fn is_alert(status: &Status) -> bool {
         // What TLS has against a peer is data that is invalid; a network that fails is any other kind.
         let io = error.downcast_ref::<io::Error>();
         let io = io.or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
-        if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
-            return true;
+        if let Some(io) = io
+            && io.kind() == io::ErrorKind::InvalidData
+        {
+            let tls = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            // HTTP/2 keeps no more than the kind, and comes after our own judgement of the peer.
+            return tls.is_none_or(|tls| matches!(tls, rustls::Error::AlertReceived(_)));
         }
         cause = error.source();
     }

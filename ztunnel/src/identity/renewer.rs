@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use weft_certs::{KeyPair, Svid};
 use weft_model::Identity;
 
-use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, StoreError, trusting, wall};
+use super::{Failure, FetchError, ServiceError, Shared, Slot, Store, trusting, wall};
 use crate::causes::chain;
 
 /// A request that takes longer has failed; the next may find another replica of the CA.
@@ -71,21 +71,15 @@ impl<S: CertificateSource> Renewer<S> {
 
     /// Starts and forgets what is due; returns when to look again.
     fn step(&mut self) -> Duration {
-        let (step, forgotten) = {
+        let step = {
             let mut table = self.shared.table();
             let step = table.renewal.next(self.shared.now());
             for identity in &step.forget {
                 table.forget(identity);
             }
-            let mut forgotten = std::mem::take(&mut table.forgotten);
-            // Back again before we came to it: the file may already be the new one.
-            forgotten.retain(|identity| !table.slots.contains_key(identity));
-            (step, forgotten)
+            step
         };
-        for identity in forgotten {
-            info!(%identity, "certificate forgotten: no local workload has this identity");
-            self.stored(|store| store.remove(&identity));
-        }
+        self.save();
         for identity in step.ask {
             let (source, shared) = (self.source.clone(), self.shared.clone());
             self.requests.spawn(async move {
@@ -114,11 +108,11 @@ impl<S: CertificateSource> Renewer<S> {
             // Forgotten while the request was under way: key and certificate end here.
             let Some(slot) = table.slots.get(identity) else { return };
             slot.send_replace(Slot::Ready(svid.clone()));
+            table.unsaved.insert(identity.clone());
             break svid;
         };
         let life = svid.not_after().duration_since(now.wall).unwrap_or_default();
         info!(%identity, valid_for_s = life.as_secs(), "certificate fetched");
-        self.stored(|store| store.save(&svid));
     }
 
     fn failed(&mut self, identity: &Identity, error: FetchError) {
@@ -139,12 +133,48 @@ impl<S: CertificateSource> Renewer<S> {
         });
     }
 
-    /// Serving goes on without a disk; only the next restart then needs the CA.
-    fn stored(&self, work: impl FnOnce(&Store) -> Result<(), StoreError>) {
-        if let Some(store) = &self.store
-            && let Err(error) = work(store)
-        {
+    /// Brings the disk up to date. Serving goes on without one: only the next restart then needs the CA, and the
+    /// control plane is not told that this node trusts other roots, since after that it would not.
+    fn save(&self) {
+        let unsaved = std::mem::take(&mut self.shared.table().unsaved);
+        let mut failed = None;
+        for identity in unsaved {
+            let saved = match (self.shared.kept(&identity), &self.store) {
+                (Kept::Certificate(svid), Some(store)) => store.save(&svid),
+                (Kept::None, store) => {
+                    info!(%identity, "certificate forgotten: no local workload has this identity");
+                    store.as_ref().map_or(Ok(()), |store| store.remove(&identity))
+                }
+                (Kept::Asking, _) | (Kept::Certificate(_), None) => Ok(()),
+            };
+            if let Err(error) = saved {
+                failed = Some(error);
+                self.shared.table().unsaved.insert(identity);
+            }
+        }
+        if let Some(error) = failed {
             warn!(error = chain(&error), "certificates on disk are not up to date");
+        }
+    }
+}
+
+/// What should be on disk of an identity.
+enum Kept {
+    Certificate(Arc<Svid>),
+    /// Back again, or never there: whatever is there may be good.
+    Asking,
+    None,
+}
+
+impl Shared {
+    fn kept(&self, identity: &Identity) -> Kept {
+        let table = self.table();
+        match (table.slots.get(identity), table.restored.get(identity)) {
+            (Some(slot), _) => {
+                slot.borrow().svid().cloned().map_or(Kept::Asking, Kept::Certificate)
+            }
+            (None, Some(svid)) => Kept::Certificate(svid.clone()),
+            (None, None) => Kept::None,
         }
     }
 }

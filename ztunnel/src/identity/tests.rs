@@ -451,7 +451,7 @@ async fn no_handshake_fails_while_certificates_of_seconds_and_their_roots_are_ro
         Authority::new(&domain, ca.clock.now()).unwrap(),
         Authority::new(&domain, ca.clock.now()).unwrap(),
     );
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for step in 0..300 {
         match step {
             0 => sign_with(&ca, &old, &old),

@@ -1,6 +1,11 @@
 //! A node's own certificate, against a real server over TLS that gives them.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -15,7 +20,13 @@ use weft_xds::proto::auth::{
     istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
 };
 
-use super::{super::node::is_refusal, *};
+use super::{
+    super::{
+        ask::{Asked, ask, connect},
+        node::is_refusal,
+    },
+    *,
+};
 
 /// How a request was proven, and whose certificate it was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,8 +173,12 @@ fn settings(address: SocketAddr, dir: &Path, roots: &str, ttl: Duration) -> CaSe
 }
 
 fn node_with(settings: CaSettings) -> Node {
-    let (certificate, renewer) =
-        NodeCertificate::new(settings.clone(), "worker-1", vec![settings.remote.root.clone()]);
+    let files = vec![settings.remote.root.clone()];
+    node_of(settings, files)
+}
+
+fn node_of(settings: CaSettings, files: Vec<PathBuf>) -> Node {
+    let (certificate, renewer) = NodeCertificate::new(settings.clone(), "worker-1", files);
     let mut tasks = JoinSet::new();
     let service = CertificateService::new(Some(settings), certificate);
     let (identities, asker) = Identities::new(Options::new(None, Duration::from_secs(30)), service);
@@ -233,8 +248,8 @@ async fn a_certificate_that_could_renew_itself_and_proves_nothing_is_replaced_by
     assert!(by_itself <= 1, "{seen:?}");
 }
 
-#[test]
-fn only_a_refusal_of_the_certificate_is_a_reason_to_ask_for_another() {
+#[tokio::test]
+async fn only_a_refusal_of_the_certificate_is_a_reason_to_ask_for_another() {
     for (status, refused) in [
         (Status::unauthenticated("this proves no node that is there"), true),
         (Status::permission_denied("this node may not have that certificate"), false),
@@ -243,14 +258,56 @@ fn only_a_refusal_of_the_certificate_is_a_reason_to_ask_for_another() {
         (failed(std::io::ErrorKind::ConnectionReset), false),
         (failed(std::io::ErrorKind::UnexpectedEof), false),
         (failed(std::io::ErrorKind::InvalidData), true),
+        // Ours of it is none of us.
+        (of_tls(rustls::CertificateError::UnknownIssuer.into()), false),
+        (of_tls(rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA)), true),
+        (talking(std::io::ErrorKind::InvalidData).await, true),
+        (talking(std::io::ErrorKind::ConnectionReset).await, false),
     ] {
         assert_eq!(is_refusal(&status), refused, "{status:?}");
     }
 }
 
+#[tokio::test]
+async fn a_server_that_this_node_does_not_take_has_refused_nobody() {
+    let (address, _control, _server) = serve(Nodes::Served).await;
+    let dir = TempDir::new().unwrap();
+    let other = Authority::new(&TrustDomain::default(), SystemTime::now()).unwrap();
+    let roots = other.bundle().to_pem();
+    let remote = settings(address, dir.path(), &roots, DAY).remote;
+    let channel = connect(&remote, &roots, None).unwrap();
+    let asked = Asked { subject: String::new(), ttl: DAY, metadata: None, csr: String::new() };
+    let Err(ServiceError::Refused { source, .. }) = ask(&remote, channel, None, asked).await else {
+        panic!()
+    };
+    assert!(format!("{source:?}").contains("UnknownIssuer"), "{source:?}");
+    assert!(!is_refusal(&source), "{source:?}");
+}
+
 /// What a call comes to whose connection fails.
 fn failed(kind: std::io::ErrorKind) -> Status {
     Status::from_error(Box::new(std::io::Error::from(kind)))
+}
+
+/// What a call comes to whose connection fails when both sides have been talking.
+async fn talking(kind: std::io::ErrorKind) -> Status {
+    struct Broken(std::io::ErrorKind);
+    impl tokio::io::AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+    let stream = tokio::io::join(Broken(kind), tokio::io::sink());
+    let (_requests, connection) = h2::client::handshake(stream).await.unwrap();
+    Status::from_error(Box::new(connection.await.unwrap_err()))
+}
+
+fn of_tls(error: rustls::Error) -> Status {
+    Status::from_error(Box::new(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))
 }
 
 #[tokio::test]
@@ -282,6 +339,58 @@ async fn new_roots_are_trusted_by_all_identities_and_the_nodes_file_before_it_sa
     let told = trusted.wait_for(|said| *said == wanted.fingerprint());
     timeout(Duration::from_mins(1), told).await.unwrap().unwrap();
     assert_eq!(node.identities.current(&web()).unwrap().bundle(), &wanted);
+}
+
+#[tokio::test]
+async fn a_node_with_a_file_of_roots_that_its_identities_do_not_trust_says_nothing() {
+    let (address, control, _server) = serve(Nodes::Served).await;
+    let dir = TempDir::new().unwrap();
+    let roots = control.authority().bundle().to_pem();
+    let settings = settings(address, dir.path(), &roots, Duration::from_secs(4));
+    let others = dir.path().join("others.pem");
+    let other = Authority::new(&TrustDomain::default(), SystemTime::now()).unwrap();
+    std::fs::write(&others, other.bundle().to_pem()).unwrap();
+    let files = vec![settings.remote.root.clone(), others.clone()];
+    let _node = node_of(settings, files);
+    control.saw(&Seen::NodeByCertificate, 2).await;
+    assert_eq!(*control.trusted.borrow(), "");
+    std::fs::write(&others, roots + &other.bundle().to_pem()).unwrap();
+    let mut trusted = control.trusted.subscribe();
+    let told = trusted.wait_for(|said| *said == control.authority().bundle().fingerprint());
+    timeout(Duration::from_mins(1), told).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn roots_that_a_node_said_to_trust_are_trusted_after_a_restart_too() {
+    let (ca, dir) = (Ca::new(DAY), TempDir::new().unwrap());
+    let root = || Authority::new(&TrustDomain::default(), ca.clock.now()).unwrap();
+    let (old, next) = (root(), root());
+    sign_with(&ca, &old, &old);
+    let both = Bundle::from_pem(&(old.bundle().to_pem() + &next.bundle().to_pem())).unwrap();
+    let bank = "spiffe://cluster.local/ns/bank/sa/vault".parse().unwrap();
+    let first = node(&ca, Some(&dir));
+    for identity in [&web(), &bank] {
+        first.identities.svid(identity).await.unwrap();
+    }
+    drop(first);
+    ca.die();
+    // One of them is back when the roots come.
+    let second = node(&ca, Some(&dir));
+    second.identities.svid(&web()).await.unwrap();
+    assert!(second.identities.all_trust(old.bundle()));
+    second.identities.trust(&both);
+    assert!(!second.identities.all_trust(&both), "the disk has the old ones");
+    tokio::task::yield_now().await;
+    assert!(second.identities.all_trust(&both));
+    drop(second);
+    let third = node(&ca, Some(&dir));
+    for identity in [&web(), &bank] {
+        assert_eq!(third.identities.svid(identity).await.unwrap().bundle(), &both);
+    }
+    // One that has a root of its own until it is renewed does not trust what the others do.
+    third.identities.trust(next.bundle());
+    tokio::task::yield_now().await;
+    assert!(!third.identities.all_trust(next.bundle()));
 }
 
 #[tokio::test(start_paused = true)]
