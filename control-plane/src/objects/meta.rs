@@ -73,7 +73,7 @@ pub(super) fn selecting<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D:
     Ok(labels)
 }
 
-/// Spec: labels: `[<subdomain>/]<name>`, and a value that is as a name or empty.
+/// Spec: labels: `[<RFC 1123 subdomain>/]<name>`, and a value that is as a name or empty.
 fn is_label(key: &str, value: &str) -> bool {
     let (prefix, name) = key.rsplit_once('/').unwrap_or(("unsaid", key));
     let of_name = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
@@ -85,8 +85,18 @@ fn is_label(key: &str, value: &str) -> bool {
             && ends(bytes.first())
             && ends(bytes.last())
     };
-    let is_prefix = !prefix.is_empty() && prefix.len() <= 253 && prefix.bytes().all(of_name);
-    is_prefix && is_name(name) && (value.is_empty() || is_name(value))
+    is_subdomain(prefix) && is_name(name) && (value.is_empty() || is_name(value))
+}
+
+fn is_subdomain(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let of_part = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(of_part)
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// Whether a label selector of the `matchLabels` form selects `labels`. An empty one selects everything.

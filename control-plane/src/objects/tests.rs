@@ -60,6 +60,12 @@ fn a_selector_that_could_select_nothing_makes_a_policy_unreadable() {
         json!({"app": "*"}),
         json!({"": "web"}),
         json!({"/app": "web"}),
+        json!({"A.b/app": "web"}),
+        json!({"a_b/app": "web"}),
+        json!({"-a.b/app": "web"}),
+        json!({"a.-b/app": "web"}),
+        json!({"a..b/app": "web"}),
+        json!({"a/b/app": "web"}),
         json!({"app": "-web"}),
         json!({"app": "w".repeat(64)}),
     ] {
@@ -71,7 +77,7 @@ fn a_selector_that_could_select_nothing_makes_a_policy_unreadable() {
         assert!(error.message.ends_with("is no label that an object can have"), "{error}");
         assert!(matches!(policy.spec, Spec::Unreadable { selector: None, .. }));
     }
-    for labels in [json!({"app": ""}), json!({"a.b/c_d": "V-1.x"}), json!({})] {
+    for labels in [json!({"app": ""}), json!({"a-1.b/c_D": "V-1.x"}), json!({})] {
         let parsed = policy(&json!({"selector": {"matchLabels": labels}}));
         assert!(matches!(parsed, Parsed::Object(_)), "{parsed:?}");
     }
