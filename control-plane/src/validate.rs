@@ -71,14 +71,23 @@ pub(crate) fn problems(folder: &Folder, index: &Index) -> Vec<Problem> {
     all.sort();
     // Of what cannot be read, the reader says why, and the compiler that and what follows.
     all.dedup_by(|later, earlier| {
-        let of = |problem: &Problem| {
-            (problem.file.clone(), problem.line, problem.object.clone(), problem.field.clone())
-        };
-        let same = of(later) == of(earlier) && later.message.starts_with(&earlier.message);
-        if same {
+        if is_more(later, earlier) {
             std::mem::swap(later, earlier);
+            return true;
         }
-        same
+        is_more(earlier, later)
     });
     all
 }
+
+/// Whether one says the other and what follows from it. Of two values in one field it never is.
+fn is_more(one: &Problem, other: &Problem) -> bool {
+    let place = |problem: &Problem| {
+        (problem.file.clone(), problem.line, problem.object.clone(), problem.field.clone())
+    };
+    let same_value = one.value.is_empty() || other.value.is_empty() || one.value == other.value;
+    place(one) == place(other) && same_value && one.message.starts_with(&other.message)
+}
+
+#[cfg(test)]
+mod tests;
