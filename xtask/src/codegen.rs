@@ -1,4 +1,4 @@
-//! Rust from `xds/proto`. The result is committed, so that a build needs neither protoc nor a build script.
+//! What is generated, and committed, so that a build needs neither protoc nor a build script, and a chart no build.
 
 use std::{
     fs,
@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use prost_build::Config;
+
+use crate::shell::{cargo, run};
 
 const PROTOS: [&str; 6] = [
     "status.proto",
@@ -17,22 +19,50 @@ const PROTOS: [&str; 6] = [
     "zds.proto",
 ];
 
+/// Files of one folder that are made from something else.
+struct Generated {
+    place: &'static str,
+    ending: &'static str,
+    from: &'static str,
+    /// From the repository's root into an empty folder.
+    make: fn(&Path, &Path) -> Result<()>,
+}
+
+const ALL: [Generated; 2] = [
+    Generated { place: "xds/src/proto", ending: "rs", from: "xds/proto", make: rust },
+    Generated {
+        place: "manifests/weft/definitions",
+        ending: "yaml",
+        from: "control-plane/src/objects",
+        make: definitions,
+    },
+];
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Codegen {
-    /// Write nothing; fail if the committed code is not what the .proto files say.
+    /// Write nothing; fail if what is committed is not what it is made from.
     #[arg(long)]
     pub(crate) check: bool,
 }
 
 impl Codegen {
-    /// Writes `xds/src/proto`, or compares it.
+    /// Writes all that is generated, or compares it.
     pub(crate) fn run(&self, root: &Path) -> Result<()> {
-        let committed = root.join("xds/src/proto");
-        let fresh = root.join("target/codegen");
-        generate(&root.join("xds/proto"), &fresh)?;
-        let (new, old) = (generated(&fresh)?, generated(&committed)?);
+        ALL.iter().try_for_each(|generated| self.one(generated, root))
+    }
+
+    fn one(&self, generated: &Generated, root: &Path) -> Result<()> {
+        let committed = root.join(generated.place);
+        let fresh = root.join("target/codegen").join(generated.place);
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh).with_context(|| format!("empty {}", fresh.display()))?;
+        }
+        fs::create_dir_all(&fresh).with_context(|| format!("make {}", fresh.display()))?;
+        (generated.make)(root, &fresh)?;
+        let files = |dir| files(dir, generated.ending);
+        let (new, old) = (files(&fresh)?, files(&committed)?);
         if self.check {
-            return compare(&new, &old, &fresh, &committed);
+            return generated.compare(&new, &old, &fresh, &committed);
         }
         for name in old.iter().filter(|name| !new.contains(name)) {
             fs::remove_file(committed.join(name))?;
@@ -44,11 +74,8 @@ impl Codegen {
     }
 }
 
-fn generate(protos: &Path, out: &Path) -> Result<()> {
-    if out.exists() {
-        fs::remove_dir_all(out).with_context(|| format!("empty {}", out.display()))?;
-    }
-    fs::create_dir_all(out).with_context(|| format!("make {}", out.display()))?;
+fn rust(root: &Path, out: &Path) -> Result<()> {
+    let protos = root.join("xds/proto");
     let descriptors = protox::compile(PROTOS, [protos]).context("compile xds/proto")?;
     let mut config = Config::new();
     // Sorted maps: encoding one value twice gives the same bytes, and versions are hashes of them.
@@ -60,11 +87,17 @@ fn generate(protos: &Path, out: &Path) -> Result<()> {
         .context("generate from xds/proto")
 }
 
-fn generated(dir: &Path) -> Result<Vec<PathBuf>> {
+/// By a program that has the types.
+fn definitions(root: &Path, out: &Path) -> Result<()> {
+    let program = ["run", "--quiet", "--package", "weft-control", "--example", "definitions"];
+    run(cargo(root).args(program).arg("--").arg(out))
+}
+
+fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let name = PathBuf::from(entry?.file_name());
-        if name.extension().is_some_and(|e| e == "rs") {
+        if name.extension().is_some_and(|e| e == ending) {
             names.push(name);
         }
     }
@@ -72,15 +105,24 @@ fn generated(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(names)
 }
 
-fn compare(new: &[PathBuf], old: &[PathBuf], fresh: &Path, committed: &Path) -> Result<()> {
-    let mut differ = Vec::new();
-    for name in new.iter().chain(old.iter().filter(|n| !new.contains(n))) {
-        if fs::read(fresh.join(name)).ok() != fs::read(committed.join(name)).ok() {
-            differ.push(name.display().to_string());
+impl Generated {
+    fn compare(
+        &self,
+        new: &[PathBuf],
+        old: &[PathBuf],
+        fresh: &Path,
+        committed: &Path,
+    ) -> Result<()> {
+        let mut differ = Vec::new();
+        for name in new.iter().chain(old.iter().filter(|n| !new.contains(n))) {
+            if fs::read(fresh.join(name)).ok() != fs::read(committed.join(name)).ok() {
+                differ.push(name.display().to_string());
+            }
         }
+        let Self { place, from, .. } = self;
+        if !differ.is_empty() {
+            bail!("{place} is not what {from} says: {differ:?}; run `cargo xtask codegen`");
+        }
+        Ok(())
     }
-    if !differ.is_empty() {
-        bail!("xds/src/proto is not what xds/proto says: {differ:?}; run `cargo xtask codegen`");
-    }
-    Ok(())
 }

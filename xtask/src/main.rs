@@ -41,7 +41,7 @@ enum Command {
     Bench(bench::Bench),
     /// Hunt for crashes in every parser that reads a stranger's bytes.
     Fuzz(fuzz::Fuzz),
-    /// Generate Rust from `xds/proto`.
+    /// Generate Rust from `xds/proto`, and the chart's definitions of kinds from the types that read them.
     Codegen(codegen::Codegen),
     /// Build the programs for the kernel, which weft-redirect's own build then embeds.
     Ebpf,

@@ -26,7 +26,7 @@ enum Lane {
     Clippy,
     /// the rules of the house that no compiler knows
     Tidy,
-    /// generated code equals what the .proto files say
+    /// what is generated equals what it is made from
     Codegen,
     /// each crate's own tests
     Unit,

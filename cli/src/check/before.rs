@@ -20,11 +20,12 @@ use super::{Line, Verdict};
 use crate::cluster::{Cluster, ClusterError, failed, list};
 
 /// As the chart says.
-const SERVER_MIN: (u32, u32) = (1, 30);
+const SERVER_MIN: (u32, u32) = (1, 31);
 /// What the eBPF programs need.
 const KERNEL_MIN: (u32, u32) = (5, 15);
 /// Group and plural of all that the chart creates.
-const CREATED: [(&str, &str); 12] = [
+const CREATED: [(&str, &str); 13] = [
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("", "namespaces"),
     ("", "serviceaccounts"),
     ("", "services"),
@@ -42,11 +43,11 @@ const CREATED: [(&str, &str); 12] = [
 const OTHERS: [&str; 2] = ["istio-cni-node", "ztunnel"];
 /// Group, and what its absence means.
 const KINDS: [(&str, &str); 3] = [
-    ("security.istio.io", "policies cannot be written until Istio's CRDs are installed"),
     (
-        "networking.istio.io",
-        "ServiceEntry and WorkloadEntry are taken up once their CRDs are there",
+        "security.istio.io",
+        "not served yet: the chart brings AuthorizationPolicy and PeerAuthentication",
     ),
+    ("networking.istio.io", "not served yet: the chart brings ServiceEntry and WorkloadEntry"),
     ("gateway.networking.k8s.io", "routes are not read yet, so nothing is missing without it"),
 ];
 

@@ -39,6 +39,13 @@ impl Chart {
         Ok(Self { objects })
     }
 
+    /// The definitions of kinds among its objects, where a cluster has none of them.
+    pub fn definitions() -> Result<Vec<Value>> {
+        let is_one = |object: &Value| text(object, "/kind") == Some("CustomResourceDefinition");
+        let objects = Self::render("default", &Value::Null)?.objects;
+        Ok(objects.into_iter().filter(is_one).collect())
+    }
+
     /// What Helm finds wrong with it, also if it only recommends something else.
     pub fn lint(namespace: &str, values: &Value) -> Result<()> {
         helm(&["lint", "--strict", CHART, "--namespace", namespace], Some(values)).map(drop)

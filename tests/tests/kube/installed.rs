@@ -15,7 +15,7 @@ use weft_tests::{
     lab::{Capture, Captured, LONG, Lab, Loop, binary},
 };
 
-use crate::{mesh::MESH, written::define};
+use crate::mesh::MESH;
 
 /// Of service `web`.
 pub(crate) const VIRTUAL: &str = "10.96.0.10";
@@ -50,7 +50,6 @@ impl Installed {
         let mut cluster = Cluster::own().await?;
         cluster.control()?;
         cluster.namespace(MESH, &[]).await?;
-        define(&cluster)?;
         let lab = Lab::new()?;
         let (relay, _) = cluster.relay_on(lab.wire())?;
         let kubelets = [

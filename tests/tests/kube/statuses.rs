@@ -13,11 +13,11 @@ use weft_tests::{
 use crate::{
     mesh::Control,
     the_control_plane_watches::RIGHTS,
-    written::{DENY, DENY_ALL, defined, holder, objects, until, version, write},
+    written::{DENY, DENY_ALL, defined, holder, loosely_defined, objects, until, version, write},
 };
 
 /// Kind, what is wrong, the spec, what its status says, and the spec mended.
-const WRONG: [(&str, &str, &str, &str, &str); 14] = [
+pub(crate) const WRONG: [(&str, &str, &str, &str, &str); 14] = [
     (
         "AuthorizationPolicy",
         "cidr",
@@ -118,7 +118,7 @@ const WRONG: [(&str, &str, &str, &str, &str); 14] = [
 #[tokio::test]
 async fn what_is_wrong_is_told_in_the_status_denies_and_stops_nothing_until_it_is_mended()
 -> Result<()> {
-    let cluster = defined().await?;
+    let cluster = loosely_defined().await?;
     for (kind, name, spec, ..) in WRONG {
         write(&cluster, kind, name, spec)?;
     }
@@ -177,8 +177,7 @@ const FORBIDDEN: &str = "weft_status_writes_total{what=\"condition\",result=\"fo
 #[tokio::test]
 async fn nothing_is_written_that_is_there_already_and_what_others_say_stays() -> Result<()> {
     let cluster = defined().await?;
-    let refused = "{action: DENY, rules: [{to: [{operation: {ports: [http]}}]}]}";
-    write(&cluster, "AuthorizationPolicy", "deny", refused)?;
+    write(&cluster, "AuthorizationPolicy", "deny", "{action: DENY, rules: [{form: []}]}")?;
     let foreign = r#"-p={"status": {"observedGeneration": "1", "conditions": [{"type": "ZtunnelAccepted",
         "status": "True", "reason": "Accepted", "lastProbeTime": "2026-01-01T00:00:00Z"}]}}"#;
     let patch = ["patch", "-n", "shop", "authorizationpolicy", "deny", "--subresource=status"];

@@ -40,6 +40,7 @@ fn other_values() -> Value {
             "gracePeriodSeconds": 60, "tolerations": [], "nodeSelector": { "mesh": "yes" },
         },
         "cni": { "confDir": "/etc/cni", "binDir": "/usr/libexec/cni", "excludeNamespaces": ["a", "b"] },
+        "crds": { "install": false },
         "networkPolicy": { "enabled": false },
         "monitoring": { "podMonitor": true, "rules": true, "dashboard": true },
     })

@@ -11,7 +11,7 @@ use weft_tests::{
 
 use crate::{
     mesh::{Control, MESH},
-    written::{defined, write},
+    written::{defined, loosely_defined, write},
 };
 
 struct Said {
@@ -140,7 +140,8 @@ spec:
     weft(&cluster, &["check", "--pre"])?.expect(3, &found)?;
 
     let nobody = cluster.kubeconfig_of(Account { namespace: "shop", name: "default" }).await?;
-    weft_as(&nobody, &["check", "--pre"])?.expect(3, &["you may not create namespaces, "])?;
+    weft_as(&nobody, &["check", "--pre"])?
+        .expect(3, &["you may not create customresourcedefinitions, namespaces, "])?;
     Ok(())
 }
 
@@ -201,7 +202,7 @@ async fn weft_check_names_what_is_wrong_with_a_mesh() -> Result<()> {
 
 #[tokio::test]
 async fn weft_analyze_says_of_a_cluster_what_it_says_of_its_manifests() -> Result<()> {
-    let cluster = defined().await?;
+    let cluster = loosely_defined().await?;
     weft(&cluster, &["analyze"])?.expect(0, &["no problems in the cluster"])?;
 
     let cidr = "{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}";

@@ -5,9 +5,9 @@ use kube::{
     Api,
     api::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_tests::{
-    kube::{Cluster, eventually},
+    kube::{Apply, Chart, Cluster, eventually},
     lab::LONG,
 };
 
@@ -21,60 +21,36 @@ pub(crate) const KINDS: [(&str, &str, &str); 4] = [
     ("WorkloadEntry", "workloadentries", "networking.istio.io"),
 ];
 
-/// Istio's, as far as statuses go; a spec may be anything, so that all that is wrong gets through.
-fn definition((kind, plural, group): (&str, &str, &str)) -> String {
-    format!(
-        "---
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{name: {plural}.{group}}}
-spec:
-  group: {group}
-  scope: Namespaced
-  names: {{plural: {plural}, singular: {}, kind: {kind}}}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    subresources: {{status: {{}}}}
-    schema:
-      openAPIV3Schema:
-        type: object
-        properties:
-          spec: {{type: object, x-kubernetes-preserve-unknown-fields: true}}
-          status:
-            type: object
-            x-kubernetes-preserve-unknown-fields: true
-            properties:
-              conditions:
-                type: array
-                items:
-                  type: object
-                  properties:
-                    lastProbeTime: {{type: string, format: date-time}}
-                    lastTransitionTime: {{type: string, format: date-time}}
-                    message: {{type: string}}
-                    observedGeneration:
-                      anyOf: [{{type: integer}}, {{type: string}}]
-                      x-kubernetes-int-or-string: true
-                    reason: {{type: string}}
-                    status: {{type: string}}
-                    type: {{type: string}}
-",
-        kind.to_lowercase()
-    )
-}
-
-/// A cluster with a mesh, where the four kinds are defined.
+/// A cluster with a mesh, where the four kinds are defined as the chart does it.
 pub(crate) async fn defined() -> Result<Cluster> {
     let cluster = cluster().await?;
-    define(&cluster)?;
+    define(&cluster, &Chart::definitions()?)?;
     Ok(cluster)
 }
 
-/// Defines the four kinds.
-pub(crate) fn define(cluster: &Cluster) -> Result<()> {
-    cluster.apply(&KINDS.map(definition).concat())?;
+/// The same, where nothing of a spec is validated.
+pub(crate) async fn loosely_defined() -> Result<Cluster> {
+    let cluster = cluster().await?;
+    define(&cluster, &loose_definitions()?)?;
+    Ok(cluster)
+}
+
+/// The chart's, but a spec may be anything, as with definitions of others: all that is wrong gets through.
+pub(crate) fn loose_definitions() -> Result<Vec<Value>> {
+    let mut definitions = Chart::definitions()?;
+    for definition in &mut definitions {
+        let versions = definition.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
+        for version in versions.context("a definition has versions")? {
+            let spec = version.pointer_mut("/schema/openAPIV3Schema/properties/spec");
+            *spec.context("a version has a spec")? =
+                json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        }
+    }
+    Ok(definitions)
+}
+
+pub(crate) fn define(cluster: &Cluster, definitions: &[Value]) -> Result<()> {
+    cluster.install(definitions, Apply::Really)?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
     Ok(())
 }

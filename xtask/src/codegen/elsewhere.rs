@@ -8,7 +8,7 @@ use crate::shell::{cargo, run};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Codegen {
-    /// Write nothing; fail if the committed code is not what the .proto files say.
+    /// Write nothing; fail if what is committed is not what it is made from.
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -13,7 +13,7 @@ use weft_tests::{
 use ztunnel::config::Config;
 
 use super::{CONTROL, MESH, NODE, lost_root, other_values, removal};
-use crate::written::{KINDS, define, until, write};
+use crate::written::{KINDS, define, loose_definitions, until, write};
 
 const FIELDS: [(&str, &str); 4] = [
     ("spec.nodeName", "node-1"),
@@ -88,7 +88,7 @@ async fn runs(cluster: &Cluster, values: &Value) -> Result<()> {
     let chart = Chart::render(MESH, values)?;
     cluster.install(chart.objects(), Apply::Really)?;
     cluster.namespace("shop", &[]).await?;
-    define(cluster)?;
+    define(cluster, &loose_definitions()?)?;
     for (kind, ..) in KINDS {
         write(cluster, kind, WRONG, "{selector: 7, hosts: 7, address: 7}")?;
     }
