@@ -62,7 +62,7 @@ impl NetnsError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Replaced { .. } => Verdict::Gone,
-            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => Verdict::Gone,
+            Self::Open { .. } if self.is_nothing() => Verdict::Gone,
             // The number may be that of a process by this time that is not for us to look at.
             Self::Open { path, source }
                 if processes::of_netns(path).is_some() && processes::is_closed(source) =>
@@ -74,18 +74,28 @@ impl NetnsError {
     }
 }
 
+impl NetnsError {
+    /// Whether nothing is at the path.
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// By what a namespace that is still there is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// The path that led to it leads there.
     AsBefore,
-    /// The process that it was known by ended; the path is that of another one.
-    ByAnotherProcess,
+    /// Its name went, or the process that it was known by; the path is that of a process that is in it.
+    ByAProcess,
 }
 
 /// An open network namespace. Keeping it open keeps the namespace.
 #[derive(Debug)]
 pub struct Netns {
+    /// The file that it was opened from.
+    told: PathBuf,
+    /// What led to it last: that file, or a process.
     path: PathBuf,
     file: File,
     cookie: u64,
@@ -135,7 +145,8 @@ impl Netns {
             let file = File::open(path)?;
             let meta = file.metadata()?;
             let (device, inode) = (meta.dev(), meta.ino());
-            Ok(Self { path: path.to_owned(), file, cookie: 0, device, inode })
+            let (told, path) = (path.to_owned(), path.to_owned());
+            Ok(Self { told, path, file, cookie: 0, device, inode })
         };
         opened().map_err(|source| NetnsError::Open { path: path.to_owned(), source })
     }
@@ -147,7 +158,7 @@ impl Netns {
         Ok(self)
     }
 
-    /// Which file the namespace was opened from.
+    /// A file of the namespace.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -165,25 +176,32 @@ impl Netns {
     /// Whether the path still leads to this namespace. Asked before and after anything is done in it:
     /// a runtime may have made another pod's namespace under the same name (istio#61211).
     ///
-    /// A process is no name: when it has ended, any other that is in the namespace takes its place.
+    /// A name may go before the processes do, and a process before others: then any that is in the namespace takes its
+    /// place. A name that leads elsewhere is another pod's.
     pub fn verify(&mut self) -> Result<Known, NetnsError> {
-        let Err(error) = self.follow_path() else { return Ok(Known::AsBefore) };
+        let Err(error) = self.led_to_by(&self.told) else { return Ok(Known::AsBefore) };
+        if !self.is_a_process_s() && !error.is_nothing() {
+            return Err(error);
+        }
+        if self.path != self.told && self.led_to_by(&self.path).is_ok() {
+            return Ok(Known::AsBefore);
+        }
         self.path = process_inside(&self.path, self.file_identity())?.ok_or(error)?;
-        Ok(Known::ByAnotherProcess)
+        Ok(Known::ByAProcess)
     }
 
-    /// Whether it is known by a process that is in it, and not by a name.
+    /// Whether it was known by a process that was in it, and not by a name.
     pub(crate) fn is_a_process_s(&self) -> bool {
-        processes::of_netns(&self.path).is_some()
+        processes::of_netns(&self.told).is_some()
     }
 
-    fn follow_path(&self) -> Result<(), NetnsError> {
-        let meta = std::fs::metadata(&self.path)
-            .map_err(|source| NetnsError::Open { path: self.path.clone(), source })?;
+    fn led_to_by(&self, path: &Path) -> Result<(), NetnsError> {
+        let meta = std::fs::metadata(path)
+            .map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
         if (meta.dev(), meta.ino()) == self.file_identity() {
             Ok(())
         } else {
-            Err(NetnsError::Replaced { path: self.path.clone() })
+            Err(NetnsError::Replaced { path: path.to_owned() })
         }
     }
 
@@ -208,10 +226,10 @@ impl AsFd for Netns {
     }
 }
 
-/// Of a namespace that was known by a process, the file of the oldest that is in it: the number may be another
+/// The file of the oldest process that is in a namespace that was known by this path: the number may be another
 /// process's by this time, only the namespace itself counts.
 fn process_inside(path: &Path, identity: (u64, u64)) -> Result<Option<PathBuf>, NetnsError> {
-    let Some(proc) = processes::of_netns(path).and_then(Path::parent) else { return Ok(None) };
+    let proc = processes::of_netns(path).and_then(Path::parent).unwrap_or(Path::new("/proc"));
     let is_inside = |process: &Path| Ok(processes::netns_identity(process)? == Some(identity));
     let oldest = processes::oldest(proc, is_inside)
         .map_err(|source| NetnsError::Processes { path: path.to_owned(), source })?;

@@ -218,9 +218,9 @@ impl Pod {
     pub fn verify(&mut self) -> Result<(), PodError> {
         match self.netns.verify()? {
             Known::AsBefore => Ok(()),
-            Known::ByAnotherProcess => {
+            Known::ByAProcess => {
                 let netns = self.netns.path().display();
-                info!(pod = %self.uid, %netns, "a process ended; another one is in the pod's namespace");
+                info!(pod = %self.uid, %netns, "what led to the pod's namespace went; a process is in it");
                 self.programs.write_record(&self.netns)
             }
         }

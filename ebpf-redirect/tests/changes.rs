@@ -10,13 +10,14 @@ use serde_json::json;
 use super::app::{ask, serve};
 use super::tap::Tap;
 use super::tests;
-use super::world::{Who, World, at, ip_says, until};
+use super::world::{Who, World, at, ip, ip_says, until};
 
 tests![
     a_pod_whose_settings_change_stays_captured,
     a_pod_whose_change_fails_stays_captured,
     a_pod_whose_file_cannot_be_read_stays_captured,
     a_pod_that_is_known_by_a_process_stays_captured_when_that_ends,
+    a_pod_whose_namespace_lost_its_name_stays_captured_while_a_process_is_in_it,
     a_pod_that_an_agent_without_descriptors_cannot_look_for_stays_captured,
 ];
 
@@ -201,6 +202,35 @@ fn a_pod_that_is_known_by_a_process_stays_captured_when_that_ends() {
     world.reaches(Who::A, "ready");
     let line = world.inside(Who::A, || ask(at(Who::C.v4(), 8080))).unwrap();
     assert!(line.starts_with("outbound"), "{line}");
+    world.unenroll(Who::A);
+    world.forgets(Who::A);
+    assert!(!world.pins(Who::A).exists());
+}
+
+fn a_pod_whose_namespace_lost_its_name_stays_captured_while_a_process_is_in_it() {
+    let mut world = World::new();
+    let mut process = Process::of(&world, Who::A);
+    world.enroll(Who::A);
+    let proxy = world.proxy();
+    world.reaches(Who::A, "ready");
+    let inside = world.netns(Who::A);
+    refuse_gaps(&world, |served_more| {
+        ip(&format!("netns del {}", world.name(Who::A)));
+        let by = process.netns();
+        until("the agent knows it by its process", || {
+            world.agent_log().contains(&by).then_some(())
+        });
+        served_more();
+    });
+    world.reaches(Who::A, "ready");
+    // Nor does the next agent let it go, which has only the name and what the last one wrote down.
+    world.kill_agent();
+    proxy.kill();
+    world.start_agent();
+    world.reaches(Who::A, "kept");
+    let asked = inside.run(|| ask(at(Who::C.v4(), 8080))).unwrap();
+    asked.expect_err("it is captured, and nobody serves it");
+    process.end();
     world.unenroll(Who::A);
     world.forgets(Who::A);
     assert!(!world.pins(Who::A).exists());

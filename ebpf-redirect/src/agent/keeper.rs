@@ -462,14 +462,15 @@ impl Keeper {
         }
     }
 
-    /// The namespace went, or its name leads to another one. Where the pod stays wanted, that one is enrolled.
+    /// The namespace went with all that was in it, or its name leads to another one. Where the pod stays wanted, that one
+    /// is enrolled.
     fn lose(&mut self, uid: &PodUid) {
         let Some(Held::Enrolled { wanted, pod, watch }) = self.pods.remove(uid) else { return };
         watch.abort();
         warn!(pod = %uid, netns = %wanted.netns.display(), "the pod's namespace is gone");
         self.roster.remove(uid);
         self.fail(uid, wanted, RETRY);
-        // Without a process in it the namespace may still be the pod's, and wait for the next: it stays closed.
+        // Of one that never had a name, nobody knows whether the next process comes: it stays closed.
         if !pod.netns().is_a_process_s()
             && let Err(error) = Draining::resume(&mut self.node, uid)
         {
