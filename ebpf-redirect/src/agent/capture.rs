@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 use weft_xds::zds::WorkloadInfo;
 
@@ -15,6 +16,30 @@ use crate::node::Node;
 use crate::pod::{Enrolment, Pod, PodError, PodUid};
 use crate::sockets;
 use crate::sys;
+
+#[cfg(test)]
+mod tests;
+
+/// The tasks that watch the pods' networks.
+#[derive(Debug, Default)]
+pub(super) struct Watches(JoinSet<()>);
+
+impl Watches {
+    /// Those that have ended meanwhile are joined: pods come and go for as long as the agent lives.
+    pub(super) fn begin(
+        &mut self,
+        watch: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        while let Some(ended) = self.0.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                warn!(%error, "a task that watched a pod's network ended badly");
+            }
+        }
+        self.0.spawn(watch)
+    }
+}
 
 /// Captures a pod, and has what proxies get of it. What `before` has open of the same namespace is kept.
 pub(super) fn capture(

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::capture::{capture, watch};
+use super::capture::{Watches, capture, watch};
 use super::chain;
 use super::inheritance::Inheritance;
 use super::roster::{News, Roster};
@@ -43,7 +43,7 @@ pub(super) struct Keeper {
     roster: Roster,
     news: mpsc::Sender<News>,
     pods: BTreeMap<PodUid, Held>,
-    watches: JoinSet<()>,
+    watches: Watches,
     /// Pods whose network changed since the last repair.
     touched: HashSet<PodUid>,
     inheritance: Inheritance,
@@ -65,7 +65,7 @@ impl Keeper {
             roster,
             news,
             pods: BTreeMap::new(),
-            watches: JoinSet::new(),
+            watches: Watches::default(),
             touched: HashSet::new(),
             inheritance: Inheritance::Unknown,
             deleted: BTreeSet::new(),
@@ -228,7 +228,7 @@ impl Keeper {
         let before = self.roster.offer(uid);
         match capture(&mut self.node, uid, &wanted, before.as_deref()) {
             Ok((pod, offer)) => {
-                let watch = self.watches.spawn(watch(&pod, self.news.clone()));
+                let watch = self.watches.begin(watch(&pod, self.news.clone()));
                 info!(
                     pod = %uid, netns = %wanted.netns.display(), cookie = pod.netns().cookie(),
                     duration_us = started.elapsed().as_micros(), "enrolled"
