@@ -10,7 +10,7 @@ use weft_xds::zds::{Ack, NeedSockets, SocketKind, Version, ZdsHello};
 
 use super::proxy::{acknowledge, dial, dial_with, receive, respond};
 use super::tests;
-use super::world::{Who, World, ip};
+use super::world::{LONG, Who, World, ip, until};
 
 tests![
     a_stock_ztunnel_gets_the_namespace_alone,
@@ -18,6 +18,7 @@ tests![
     the_newest_proxy_hears_of_new_pods_and_all_hear_of_their_end,
     a_proxy_that_becomes_the_newest_hears_what_it_missed,
     a_pod_that_is_captured_no_more_is_taken_from_proxies,
+    pins_that_cannot_be_listed_are_not_taken_for_none,
     a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it,
     sockets_are_made_in_bounded_batches,
     a_proxy_that_cannot_serve_is_heard,
@@ -32,7 +33,7 @@ fn next(socket: &OwnedFd) -> (Payload, Vec<OwnedFd>) {
 /// Takes the snapshot of a world with pod A in it.
 fn join(world: &World, takes_fds: bool) -> (OwnedFd, Vec<OwnedFd>) {
     let socket = dial(&world.zds(), takes_fds).unwrap();
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(super::world::LONG)).unwrap();
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(LONG)).unwrap();
     let mut all = Vec::new();
     loop {
         let (request, descriptors) = next(&socket);
@@ -128,6 +129,35 @@ fn a_pod_that_is_captured_no_more_is_taken_from_proxies() {
     assert!(matches!(&request, Payload::Del(del) if del.uid == "pod-a"), "{request:?}");
 }
 
+fn pins_that_cannot_be_listed_are_not_taken_for_none() {
+    let mut world = World::new();
+    world.enroll(Who::A);
+    world.kill_agent();
+    // The next agent cannot take it up for a while: proxies are not told that they know all.
+    world.ask_to_enroll_with(Who::A, &json!({ "addresses": ["10.77.0.99"] }));
+    world.start_agent();
+    world.reaches(Who::A, "kept");
+    let proxy = dial(&world.zds(), true).unwrap();
+    sockopt::set_socket_timeout(&proxy, sockopt::Timeout::Recv, Some(LONG)).unwrap();
+    let pods = world.bpffs().join("v1/pods");
+    let aside = world.bpffs().join("v1/aside");
+    std::fs::rename(&pods, &aside).unwrap();
+    world.spoil_file(Who::C);
+    until("pins are not found", || {
+        world.agent_log().contains("pinned pods cannot be listed").then_some(())
+    });
+    std::fs::rename(&aside, &pods).unwrap();
+    world.ask_to_enroll(Who::B);
+    let (request, _) = next(&proxy);
+    assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-b"), "{request:?}");
+    acknowledge(&proxy).unwrap();
+    world.ask_to_enroll(Who::A);
+    let (request, _) = next(&proxy);
+    assert!(matches!(&request, Payload::Add(add) if add.uid == "pod-a"), "{request:?}");
+    acknowledge(&proxy).unwrap();
+    assert!(matches!(next(&proxy).0, Payload::SnapshotSent(_)));
+}
+
 fn a_proxy_that_drains_gets_sockets_and_no_pod_is_left_to_it() {
     let world = World::new();
     world.enroll(Who::A);
@@ -196,7 +226,7 @@ fn a_proxy_that_cannot_serve_is_heard() {
     let socket = dial(&world.zds(), true).unwrap();
     next(&socket);
     respond(&socket, Response::Ack(Ack { error: "out of threads".into() })).unwrap();
-    let status = super::world::until("the error is told", || {
+    let status = until("the error is told", || {
         world.status(Who::A).filter(|status| status["error"].is_string())
     });
     assert_eq!(

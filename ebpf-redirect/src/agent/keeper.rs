@@ -36,6 +36,14 @@ enum Held {
     Draining(Option<Box<Draining>>),
 }
 
+/// Whether we know what is pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pins {
+    Listed,
+    /// They could not be listed: we look again at each tick.
+    Unseen,
+}
+
 #[derive(Debug)]
 pub(super) struct Keeper {
     node: Node,
@@ -47,6 +55,7 @@ pub(super) struct Keeper {
     /// Pods whose network changed since the last repair.
     touched: HashSet<PodUid>,
     inheritance: Inheritance,
+    pins: Pins,
     /// Captured by an earlier agent and deleted by force since: closed as long as their namespaces are there.
     deleted: BTreeSet<PodUid>,
     unseen: Unseen,
@@ -68,6 +77,7 @@ impl Keeper {
             watches: Watches::default(),
             touched: HashSet::new(),
             inheritance: Inheritance::Unknown,
+            pins: Pins::Listed,
             deleted: BTreeSet::new(),
             unseen: Unseen::default(),
         }
@@ -92,7 +102,12 @@ impl Keeper {
                     Ok(()) => self.follow().await,
                     Err(error) => error!(%error, "the pods folder cannot be watched"),
                 },
-                _ = tick.tick() => self.look_around(),
+                _ = tick.tick() => {
+                    self.look_around();
+                    if self.pins == Pins::Unseen {
+                        self.follow().await;
+                    }
+                }
             }
         }
     }
@@ -113,7 +128,7 @@ impl Keeper {
 
     /// What is captured and not ours is taken up, or waits for that, or is released.
     fn inherit(&mut self, wanted: &Wanted) {
-        let mut pinned = self.pinned();
+        let Some(mut pinned) = self.pinned() else { return };
         for uid in
             pinned.iter().filter(|uid| !self.pods.contains_key(uid)).cloned().collect::<Vec<_>>()
         {
@@ -148,12 +163,22 @@ impl Keeper {
         }
     }
 
-    fn pinned(&self) -> BTreeSet<PodUid> {
-        let names = self.node.pinned_pods().unwrap_or_else(|error| {
-            error!(error = chain(&error), "pinned pods cannot be listed");
-            Vec::new()
-        });
-        names.iter().filter_map(|name| PodUid::parse(name).ok()).collect()
+    /// `None`: it cannot be told who is. That is not nobody, and proxies must not be told that they know all.
+    fn pinned(&mut self) -> Option<BTreeSet<PodUid>> {
+        let before = self.pins;
+        match self.node.pinned_pods() {
+            Ok(names) => {
+                self.pins = Pins::Listed;
+                Some(names.iter().filter_map(|name| PodUid::parse(name).ok()).collect())
+            }
+            Err(error) => {
+                self.pins = Pins::Unseen;
+                if before == Pins::Listed {
+                    error!(error = chain(&error), "pinned pods cannot be listed, trying again");
+                }
+                None
+            }
+        }
     }
 
     /// Proxies may be told that they know all, once we do.
