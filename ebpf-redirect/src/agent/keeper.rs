@@ -15,7 +15,7 @@ use super::roster::{News, Roster};
 use super::source::Source;
 use super::unseen::Unseen;
 use super::wanted::{Ask, Claim, Standing, Status, Wanted, WantedPod};
-use crate::netns::Verdict;
+use crate::netns::{Netns, Verdict};
 use crate::node::Node;
 use crate::pod::{Capture, Drained, Draining, Pod, PodError, PodUid};
 
@@ -56,8 +56,9 @@ pub(super) struct Keeper {
     touched: HashSet<PodUid>,
     inheritance: Inheritance,
     pins: Pins,
-    /// Captured by an earlier agent and deleted by force since: closed as long as their namespaces are there.
-    deleted: BTreeSet<PodUid>,
+    /// Captured by an earlier agent and deleted by force since: closed as long as their namespaces are there. Each is
+    /// looked for once, which may take a search of all processes, and then held.
+    deleted: BTreeMap<PodUid, Option<Netns>>,
     unseen: Unseen,
 }
 
@@ -78,7 +79,7 @@ impl Keeper {
             touched: HashSet::new(),
             inheritance: Inheritance::Unknown,
             pins: Pins::Listed,
-            deleted: BTreeSet::new(),
+            deleted: BTreeMap::new(),
             unseen: Unseen::default(),
         }
     }
@@ -137,29 +138,34 @@ impl Keeper {
                 Claim::Unknown => {
                     // Of one that we had, and could not change, proxies may know.
                     self.roster.remove(&uid);
-                    let is_news = self.deleted.insert(uid.clone());
+                    let is_news = !self.deleted.contains_key(&uid);
                     self.bury(&uid);
-                    if is_news && self.deleted.contains(&uid) {
+                    if is_news && self.deleted.contains_key(&uid) {
                         warn!(pod = %uid, "deleted, and still there: it stays captured, and is served no more");
                     }
                 }
                 Claim::Out => self.resume(&uid),
             }
         }
-        self.deleted.retain(|uid| wanted.claim(uid) == Claim::Unknown);
+        self.deleted.retain(|uid, _| wanted.claim(uid) == Claim::Unknown);
         pinned.retain(|uid| wanted.claim(uid) == Claim::Wanted);
         self.inheritance.expect(pinned, Instant::now());
     }
 
     /// Releases a deleted pod, if its namespace has gone.
     fn bury(&mut self, uid: &PodUid) {
-        match Draining::look(&self.node, uid) {
-            Ok(Some(_)) => self.unseen.over(uid),
-            Ok(None) => {
+        let held = self.deleted.entry(uid.clone()).or_default();
+        let looked = match held {
+            Some(netns) => netns.verify().map(drop).map_err(PodError::from),
+            None => Draining::look(&self.node, uid).map(|found| *held = found),
+        };
+        match looked {
+            Ok(()) if held.is_some() => self.unseen.over(uid),
+            Err(error) if error.verdict() != Verdict::Gone => self.unseen.tell(uid, &error),
+            Ok(()) | Err(_) => {
                 self.deleted.remove(uid);
                 self.resume(uid);
             }
-            Err(error) => self.unseen.tell(uid, &error),
         }
     }
 
@@ -443,11 +449,11 @@ impl Keeper {
             }
         }
         self.drain_further();
-        for uid in self.deleted.clone() {
+        for uid in self.deleted.keys().cloned().collect::<Vec<_>>() {
             self.bury(&uid);
         }
         let Self { pods, deleted, unseen, .. } = self;
-        unseen.retain(|uid| pods.contains_key(uid) || deleted.contains(uid));
+        unseen.retain(|uid| pods.contains_key(uid) || deleted.contains_key(uid));
         self.conclude();
     }
 

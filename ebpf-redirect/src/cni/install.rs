@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::merge::{self, ConfError, Entry, PLUGIN};
@@ -81,7 +82,11 @@ impl Installation {
         let watch = Inotify::open(&[&self.conf_dir, &self.bin_dir])
             .map_err(failed("watched", &self.conf_dir))?;
         loop {
-            let installed = self.install()?;
+            // Not on the agent's one thread: files are synchronised, and disks take their time.
+            let this = self.clone();
+            let installed = spawn_blocking(move || this.install()).await;
+            let panicked = |error| Err(failed("followed", &self.conf_dir)(io::Error::other(error)));
+            let installed = installed.unwrap_or_else(panicked)?;
             *delay = RETRY;
             let now = format!("{installed:?}");
             if *said != now {

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -125,8 +126,12 @@ impl Locator {
                 Err(error) => runtime = Some(error),
             }
         }
-        let found = search(Path::new("/proc"), &ids, self.host).map_err(LocateError::Proc)?;
-        let netns = found.ok_or(LocateError::Nowhere { runtime })?;
+        let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
+        let host = self.host;
+        // Not on the agent's one thread: there may be many processes, and many pods to look for.
+        let found = spawn_blocking(move || search(Path::new("/proc"), &ids, host)).await;
+        let found = found.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let netns = found.map_err(LocateError::Proc)?.ok_or(LocateError::Nowhere { runtime })?;
         check(&netns, &facts.addresses).map_err(LocateError::Another)?;
         Ok(place(None, netns, facts))
     }
@@ -157,10 +162,14 @@ fn through(root: &Path, path: &Path) -> PathBuf {
 /// The namespace of the pod's oldest process: the one that holds the sandbox, and that ends with it.
 ///
 /// Never the newest of a name (istio#55139): a process is the pod's by its cgroup, which has the pod's UID.
-fn search(proc: &Path, ids: &[&str], host: Option<(u64, u64)>) -> io::Result<Option<PathBuf>> {
+fn search(
+    proc: &Path,
+    ids: &[impl AsRef<str>],
+    host: Option<(u64, u64)>,
+) -> io::Result<Option<PathBuf>> {
     // The systemd driver writes the UID with underscores.
-    let both = |id: &&str| [format!("pod{id}"), format!("pod{}", id.replace('-', "_"))];
-    let names: Vec<String> = ids.iter().flat_map(both).collect();
+    let both = |id: &str| [format!("pod{id}"), format!("pod{}", id.replace('-', "_"))];
+    let names: Vec<String> = ids.iter().flat_map(|id| both(id.as_ref())).collect();
     let found = processes::oldest(proc, |process| {
         let cgroup = fs::read_to_string(process.join("cgroup"));
         let cgroup = processes::unless_ended(cgroup)?;

@@ -1,6 +1,8 @@
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -162,4 +164,44 @@ async fn what_others_change_is_followed() {
         () = installation.keep() => unreachable!("it keeps for ever"),
         done = tokio::time::timeout(Duration::from_secs(30), followed) => done.unwrap(),
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_its_time_holds_nobody_up() {
+    let node = Node::new();
+    let plugin = node.0.path().join("plugin");
+    fs::remove_file(&plugin).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &plugin, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (done, is_done) = mpsc::channel();
+    // Ends the wait of a thread that does nothing else.
+    let pipe = plugin.clone();
+    let watchdog = thread::spawn(move || {
+        let late = is_done.recv_timeout(Duration::from_secs(20)).is_err();
+        if late {
+            let _writer = File::options().write(true).open(&pipe).unwrap();
+            fs::write(pipe.with_extension("whole"), "").unwrap();
+            fs::rename(pipe.with_extension("whole"), pipe).unwrap();
+        }
+        late
+    });
+    let installation = node.installation();
+    let others = async {
+        // Who reads it waits until somebody writes.
+        loop {
+            let mut written = File::options();
+            let written = written.write(true).custom_flags(libc::O_NONBLOCK).open(&plugin);
+            match written {
+                Ok(file) => return file,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        () = installation.keep() => false,
+        written = tokio::time::timeout(Duration::from_secs(20), others) => written.is_ok(),
+    };
+    let _ = done.send(());
+    assert!(!watchdog.join().unwrap() && ended, "a read of the disk held the thread up");
 }
