@@ -1,6 +1,8 @@
 //! The owner of the node and its pods: enrolls, repairs, releases, and says what became of each.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod left;
+
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -14,10 +16,11 @@ use super::inheritance::Inheritance;
 use super::roster::{News, Roster};
 use super::source::Source;
 use super::unseen::Unseen;
-use super::wanted::{Ask, Claim, Standing, Status, Wanted, WantedPod};
+use super::wanted::{Ask, Claim, Standing, Status, WantedPod};
 use crate::netns::{Netns, Verdict};
 use crate::node::Node;
 use crate::pod::{Capture, Drained, Draining, Pod, PodError, PodUid};
+use left::Pins;
 
 /// How often guards are read, lost namespaces noticed, draining pods asked.
 const TICK: Duration = Duration::from_millis(200);
@@ -34,14 +37,6 @@ enum Held {
     Failed { wanted: WantedPod, again: Instant, delay: Duration },
     /// Released; its captured connections run on.
     Draining(Option<Box<Draining>>),
-}
-
-/// Whether we know what is pinned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pins {
-    Listed,
-    /// They could not be listed: we look again at each tick.
-    Unseen,
 }
 
 #[derive(Debug)]
@@ -109,80 +104,6 @@ impl Keeper {
                         self.follow().await;
                     }
                 }
-            }
-        }
-    }
-
-    /// Releases a pod that is captured and not ours: it was not taken up, or a change of it failed.
-    fn resume(&mut self, uid: &PodUid) {
-        let resumed = Draining::resume(&mut self.node, uid);
-        self.roster.remove(uid);
-        match resumed {
-            Ok(Some(draining)) => self.drain(uid.clone(), draining),
-            Ok(None) => {
-                info!(pod = %uid, "nothing of the pod is left");
-                self.forget(uid);
-            }
-            Err(error) => error!(pod = %uid, error = chain(&error), "pod cannot be released"),
-        }
-    }
-
-    /// What is captured and not ours is taken up, or waits for that, or is released.
-    fn inherit(&mut self, wanted: &Wanted) {
-        let Some(mut pinned) = self.pinned() else { return };
-        for uid in
-            pinned.iter().filter(|uid| !self.pods.contains_key(uid)).cloned().collect::<Vec<_>>()
-        {
-            match wanted.claim(&uid) {
-                Claim::Wanted => {}
-                Claim::Unknown => {
-                    // Of one that we had, and could not change, proxies may know.
-                    self.roster.remove(&uid);
-                    let is_news = !self.deleted.contains_key(&uid);
-                    self.bury(&uid);
-                    if is_news && self.deleted.contains_key(&uid) {
-                        warn!(pod = %uid, "deleted, and still there: it stays captured, and is served no more");
-                    }
-                }
-                Claim::Out => self.resume(&uid),
-            }
-        }
-        self.deleted.retain(|uid, _| wanted.claim(uid) == Claim::Unknown);
-        pinned.retain(|uid| wanted.claim(uid) == Claim::Wanted);
-        self.inheritance.expect(pinned, Instant::now());
-    }
-
-    /// Releases a deleted pod, if its namespace has gone.
-    fn bury(&mut self, uid: &PodUid) {
-        let held = self.deleted.entry(uid.clone()).or_default();
-        let looked = match held {
-            Some(netns) => netns.verify().map(drop).map_err(PodError::from),
-            None => Draining::look(&self.node, uid).map(|found| *held = found),
-        };
-        match looked {
-            Ok(()) if held.is_some() => self.unseen.over(uid),
-            Err(error) if error.verdict() != Verdict::Gone => self.unseen.tell(uid, &error),
-            Ok(()) | Err(_) => {
-                self.deleted.remove(uid);
-                self.resume(uid);
-            }
-        }
-    }
-
-    /// `None`: it cannot be told who is. That is not nobody, and proxies must not be told that they know all.
-    fn pinned(&mut self) -> Option<BTreeSet<PodUid>> {
-        let before = self.pins;
-        match self.node.pinned_pods() {
-            Ok(names) => {
-                self.pins = Pins::Listed;
-                Some(names.iter().filter_map(|name| PodUid::parse(name).ok()).collect())
-            }
-            Err(error) => {
-                self.pins = Pins::Unseen;
-                if before == Pins::Listed {
-                    error!(error = chain(&error), "pinned pods cannot be listed, trying again");
-                }
-                None
             }
         }
     }
