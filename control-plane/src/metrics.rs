@@ -71,8 +71,10 @@ labels! {
         Read => "read",
         /// and writes what its nodes say to trust.
         Report => "report",
-        /// One of them renews, publishes and changes it.
+        /// One of them renews, publishes and changes it,
         Tend => "tend",
+        /// and gives the roots to the whole cluster.
+        Share => "share",
     }
 }
 

@@ -5,6 +5,7 @@
 //!   weft-issuing-ca (Secret)  what signs leaves; renewed at half its life
 //!   weft-trust-bundle         what nodes trust, and the wish for another root (annotation)
 //!   weft-node-trust           what nodes have said to trust                                  nodes
+//!   ClusterTrustBundle        the roots once more, for pods of all namespaces                cluster_bundle
 //!   any Secret                a CA that others keep                                          plugin
 //! ```
 //!
@@ -36,6 +37,7 @@ use crate::{
     signing::{Signer, Signing, changing},
 };
 
+mod cluster_bundle;
 mod error;
 mod failing;
 mod nodes;
@@ -46,6 +48,7 @@ mod rotation;
 mod status;
 mod stored;
 
+use cluster_bundle::ClusterBundle;
 pub(crate) use error::TrustError;
 use error::api_error;
 use failing::Failing;
@@ -59,6 +62,8 @@ use stored::{ISSUING, ROOT};
 const LOOK_EVERY: Duration = Duration::from_mins(5);
 /// Between two looks of the replica that writes.
 const TEND_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at whether the whole cluster has the roots.
+const SHARE_EVERY: Duration = Duration::from_secs(10);
 /// Between two reports of a replica of what it heard, and two attempts to take up a CA that cannot be had.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// For each piece of work with the API server, which is some requests long.
@@ -89,6 +94,7 @@ pub(crate) struct Trust {
     signer: Signer,
     in_force: Mutex<MadeOf>,
     nodes: Nodes,
+    cluster_bundle: ClusterBundle,
     failing: Failing,
 }
 
@@ -119,6 +125,7 @@ impl Trust {
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, Signing), TrustError> {
         let secrets = Api::namespaced(client.clone(), namespace);
+        let cluster_bundle = ClusterBundle::new(client.clone(), namespace);
         let place =
             Place { secrets, maps: Api::namespaced(client, namespace), domain: domain.clone() };
         let nodes = Nodes::new(place.maps.clone(), heard);
@@ -132,7 +139,8 @@ impl Trust {
         let Opened { authority, of } = opened.await?;
         let (signer, signing) = changing(authority);
         let (in_force, failing) = (Mutex::new(of), Failing::new(metrics));
-        Ok((Arc::new(Self { place, source, signer, in_force, nodes, failing }), signing))
+        let trust = Self { place, source, signer, in_force, nodes, cluster_bundle, failing };
+        Ok((Arc::new(trust), signing))
     }
 
     fn in_force(&self) -> MutexGuard<'_, MadeOf> {
@@ -236,6 +244,26 @@ impl Trust {
 
     /// What one replica does: issues the issuing CA anew, changes roots step by step, publishes them. Never ends.
     pub(crate) async fn tend(&self) {
+        // Side by side: whatever becomes of the second, the first goes on.
+        tokio::join!(self.care(), self.share());
+    }
+
+    /// Gives the whole cluster the roots that are published.
+    async fn share(&self) {
+        let mut every = time::interval(SHARE_EVERY);
+        loop {
+            every.tick().await;
+            let shared = within("give the cluster the roots", async {
+                match self.place.published().await? {
+                    (Some(published), _) => self.cluster_bundle.write(&published.roots).await,
+                    (None, _) => Ok(()),
+                }
+            });
+            self.failing.note(CaWork::Share, &shared.await);
+        }
+    }
+
+    async fn care(&self) {
         let mut every = time::interval(TEND_EVERY);
         loop {
             every.tick().await;

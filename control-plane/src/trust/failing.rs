@@ -35,6 +35,7 @@ impl Failing {
                 CaWork::Read => error!(error, "the CA is not usable: the last good one stays"),
                 CaWork::Report => warn!(error, "what nodes trust is not written"),
                 CaWork::Tend => warn!(error, "the CA is not tended"),
+                CaWork::Share => warn!(error, "the cluster is not given the roots"),
             }
         }
         now.push((work, error));

@@ -281,7 +281,7 @@ fn signers(roots: &Roots) -> Result<BTreeSet<String>, BundleError> {
 }
 
 /// Another replica that was faster is no error.
-fn unless_written_since<T>(written: Result<T, kube::Error>) -> Result<(), kube::Error> {
+pub(super) fn unless_written_since<T>(written: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match written {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             debug!(reason = status.reason, "another has written since");
@@ -291,7 +291,7 @@ fn unless_written_since<T>(written: Result<T, kube::Error>) -> Result<(), kube::
     }
 }
 
-fn metadata(name: &str) -> ObjectMeta {
+pub(super) fn metadata(name: &str) -> ObjectMeta {
     let labels = [("app.kubernetes.io/managed-by".to_owned(), "weft-control".to_owned())];
     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into()), ..ObjectMeta::default() }
 }

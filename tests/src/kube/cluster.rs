@@ -66,6 +66,8 @@ struct Servers {
     controllers: Option<Process>,
     api: Option<Process>,
     _store: Process,
+    /// Of the API server, where they are not the usual ones.
+    resources: String,
     address: Ipv4Addr,
     authority: Authority,
     ground: Arc<Ground>,
@@ -160,6 +162,13 @@ impl Cluster {
         let servers = self.ours()?;
         servers.api = Some(servers.start_api()?);
         self.is_ready().await
+    }
+
+    /// Starts the API server anew with (or, by `=false`, without) these resources: `<group>/<version>/<resource>`.
+    pub async fn serve(&mut self, resources: &str) -> Result<()> {
+        self.stop()?;
+        resources.clone_into(&mut self.ours()?.resources);
+        self.restart().await
     }
 
     /// Forgets all that was before: a watch that goes on from there is answered 410, as is a list's next page.
@@ -267,7 +276,8 @@ impl Servers {
             "--log-level=warn",
         ]);
         let store = Process::start(&ground, "etcd", command, |_| ())?;
-        Ok(Self { controllers: None, api: None, _store: store, address, authority, ground })
+        let (controllers, api, resources) = (None, None, String::new());
+        Ok(Self { controllers, api, _store: store, resources, address, authority, ground })
     }
 
     fn url(&self) -> String {
@@ -288,6 +298,7 @@ impl Servers {
         let mut command = mortal(&asset("kube-apiserver")?);
         command.args([
             &format!("--etcd-servers=http://{address}:{STORE_PORT}"),
+            &format!("--runtime-config={}", self.resources),
             &format!("--bind-address={address}"),
             &format!("--secure-port={API_PORT}"),
             &format!("--tls-cert-file={}", server.certificate.display()),

@@ -18,4 +18,5 @@ mod the_command_line;
 mod the_control_plane_watches;
 mod the_kubelet_itself;
 mod the_whole_mesh;
+mod trust_bundles;
 mod written;
