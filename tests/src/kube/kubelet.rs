@@ -5,7 +5,9 @@
 //!   container  a program, started again and probed
 //!   image      what the images of this project hold
 //!   root       the file system of a container of such an image
+//!   door       where the API server knocks
 //!   forward    a port of a pod, for the API server
+//!   exec       a command beside a container's program, for the API server
 //!   field      fields of the pod, as its containers are told
 //!   files      what its containers find there
 //!   volumes    folders, filled as the pod says
@@ -16,11 +18,13 @@
 //! ```
 //!
 //! It speaks to the API server as `system:node:<name>`, with a node's rights and no more.
-//! Not done: exec, liveness probes, resources. An image that is none of this project's is only the name of a program
+//! Not done: terminals, liveness probes, resources. An image that is none of this project's is only the name of a program
 //! of the machine, which runs without volumes.
 
 mod cni;
 mod container;
+mod door;
+mod exec;
 mod field;
 mod files;
 mod forward;
@@ -59,7 +63,7 @@ use tokio::sync::oneshot;
 
 use self::{
     cni::Folders,
-    forward::Door,
+    door::Door,
     host::Host,
     worker::{Key, Order, Places, Worker, lock},
 };
@@ -105,7 +109,8 @@ impl Kubelet {
             workers: BTreeMap::new(),
             asked,
         };
-        let thread = Some(thread::spawn(move || pods.run(config, door, stopped)));
+        let behind = door::Pods { places: places.clone(), asks: asks.clone() };
+        let thread = Some(thread::spawn(move || pods.run(config, (door, behind), stopped)));
         Ok(Self { node, folders, places, asks, stop: Some(stop), thread })
     }
 
@@ -181,6 +186,8 @@ async fn register(client: Client, node: &Node, zone: &str, port: u16) -> Result<
             // Where the API server asks the kubelet, which is a part of the test.
             {"type": "ExternalIP", "address": "127.0.0.1"},
         ],
+        // So that a WebSocket reaches it as one: the API server translates for others.
+        "declaredFeatures": ["ExtendWebSocketsToKubelet"],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "capacity": {"pods": "110", "cpu": "2", "memory": "8Gi"},
         "allocatable": {"pods": "110", "cpu": "2", "memory": "8Gi"},
@@ -211,7 +218,12 @@ struct Running {
 }
 
 impl Pods {
-    fn run(mut self, config: Config, door: Door, stopped: oneshot::Receiver<()>) {
+    fn run(
+        mut self,
+        config: Config,
+        (door, behind): (Door, door::Pods),
+        stopped: oneshot::Receiver<()>,
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime needs only file descriptors");
         runtime.block_on(async {
@@ -221,7 +233,7 @@ impl Pods {
                 biased;
                 _ = stopped => {}
                 () = names::follow(self.names.clone(), files::hosts(self.node.dir())) => {}
-                () = door.serve(self.places.clone()) => {}
+                () = door.serve(behind) => {}
                 () = self.follow(client) => {}
             }
             // The workers' own calls are driven here, until they have ended.
@@ -316,7 +328,8 @@ impl Pods {
                 (None, Order::Check(answer)) => {
                     drop(answer.send(Err(anyhow!("pod {}/{} is not here", key.0, key.1))));
                 }
-                (None, Order::Update(_) | Order::Gone) => {}
+                // Its end is told by what is dropped here.
+                (None, Order::Update(_) | Order::Gone | Order::Find(..)) => {}
             }
         }
     }

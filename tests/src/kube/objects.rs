@@ -136,8 +136,7 @@ impl Cluster {
 
     /// Runs kubectl with something to read.
     pub(super) fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(asset("kubectl")?);
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        let mut command = self.kubectl_command(args)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
         child.stdin.take().context("kubectl has an input")?.write_all(input.as_bytes())?;
@@ -145,5 +144,12 @@ impl Cluster {
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kubectl {}: {}", args.join(" "), error.trim());
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// kubectl as the administrator, to be started.
+    pub fn kubectl_command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(asset("kubectl")?);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        Ok(command)
     }
 }

@@ -172,6 +172,25 @@ impl Sandbox {
         Process::start(&self.ground, &format!("{}-{name}", self.name), command, with)
     }
 
+    /// A command to which a program and its words are to be added, and which becomes that beside a container's process:
+    /// in its namespaces, root and cgroup, with its environment, and as who it is.
+    pub(crate) fn beside(&self, process: u32, container: &str) -> Result<Command> {
+        let own = self.cgroup.path().join(container);
+        let cgroup = if own.is_dir() { &own } else { self.cgroup.path() };
+        let about = |what: &str| {
+            let path = format!("/proc/{process}/{what}");
+            fs::read_to_string(&path).with_context(|| format!("read {path}"))
+        };
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(cgroup.join("cgroup.procs"));
+        command.arg("nsenter").arg(format!("--target={process}"));
+        command.args(["--net", "--mount", "--cgroup", "--root", "--wd"]);
+        command.args(["setpriv", "--pdeathsig", "KILL"]).args(rights(&about("status")?)).arg("--");
+        command.env_clear();
+        command.envs(about("environ")?.split('\0').filter_map(|one| one.split_once('=')));
+        Ok(command)
+    }
+
     /// The cgroup of one of its containers, which is made.
     pub(crate) fn cgroup_of(&self, container: &str) -> Result<PathBuf> {
         let path = self.cgroup.path().join(container);
@@ -245,4 +264,26 @@ impl Sandbox {
     pub(super) fn is_kept(&self) -> bool {
         self.ground.is_kept()
     }
+}
+
+/// By which setpriv gives a program what a process has, of which this is the status.
+fn rights(status: &str) -> Vec<String> {
+    let words = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>()
+    };
+    let first = |name: &str| words(name).first().copied().unwrap_or("0").to_owned();
+    let mut rights =
+        ["--reuid".to_owned(), first("Uid:"), "--regid".to_owned(), first("Gid:")].to_vec();
+    match words("Groups:")[..] {
+        [] => rights.push("--clear-groups".to_owned()),
+        ref groups => rights.extend(["--groups".to_owned(), groups.join(",")]),
+    }
+    if first("CapBnd:").chars().all(|digit| digit == '0') {
+        rights.extend(["--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned));
+    }
+    if first("NoNewPrivs:") == "1" {
+        rights.push("--no-new-privs".to_owned());
+    }
+    rights
 }

@@ -101,6 +101,11 @@ impl Container {
         self.spec.restart_policy.as_deref() == Some("Always")
     }
 
+    /// Its program's process.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.state == State::Running
     }

@@ -21,7 +21,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     cni::{Attachment, Chain, Folders},
@@ -56,6 +56,8 @@ pub(super) enum Order {
     Gone,
     /// Ask every plugin of its chain.
     Check(std::sync::mpsc::Sender<Result<()>>),
+    /// Find the process of this container.
+    Find(String, oneshot::Sender<Result<u32>>),
 }
 
 /// Why a pod ends.
@@ -395,6 +397,9 @@ impl Life {
                 // Whoever asked may have given up.
                 let _ = answer.send(self.check());
             }
+            Ok(Order::Find(container, answer)) => {
+                let _ = answer.send(self.find(&container));
+            }
             Err(RecvTimeoutError::Disconnected) => self.ending = Some(Ending::Stopped),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -404,6 +409,12 @@ impl Life {
         let placed = self.placed.as_ref().context("the pod has no place yet")?;
         let (chain, result) = placed.network.as_ref().context("it is on its node's network")?;
         chain.check(&self.worker.attachment(&placed.sandbox), result)
+    }
+
+    fn find(&self, container: &str) -> Result<u32> {
+        let mut all = self.init.iter().chain(&self.main).filter(|it| it.spec.name == container);
+        let process = all.next().with_context(|| format!("no container {container:?}"))?.process();
+        process.with_context(|| format!("container {container:?} does not run"))
     }
 
     /// Reports what has changed since it was last said.
