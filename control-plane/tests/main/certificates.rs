@@ -257,6 +257,11 @@ async fn every_refusal_is_one_line_of_the_log_with_reason_node_and_identity() {
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let authority = params.serialize_request(&key).unwrap().pem().unwrap();
+    let names = [WEB, "spiffe://cluster.local/ns/bank/sa/vault"];
+    let names = names.map(|name| rcgen::SanType::URI(name.try_into().unwrap()));
+    let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = names.into();
+    let more = params.serialize_request(&key).unwrap().pem().unwrap();
     let csr = csr();
     for (reason, token, node, identity, csr) in [
         ("no_proof", None, "", WEB, &csr),
@@ -264,6 +269,7 @@ async fn every_refusal_is_one_line_of_the_log_with_reason_node_and_identity() {
         ("no_such_pod", Some(&*b), "b", WEB, &csr),
         ("trust_domain", Some(&*a), "a", foreign, &csr),
         ("request_ca", Some(&a), "a", WEB, &authority),
+        ("request_names", Some(&a), "a", WEB, &more),
         ("bad_identity", Some(&a), "a", forged, &csr),
     ] {
         ask(&scene, token, Some(identity), csr).await.expect_err(reason);

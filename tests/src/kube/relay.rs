@@ -1,6 +1,7 @@
 //! The way to the API server, which can be held and cut.
 //!
-//! Held, connections stay up and no byte passes, as when a firewall forgot them; cut, they end and none is made.
+//! Held, connections stay up and no byte passes; cut, they end and none is made. Those that are forgotten, as by a
+//! firewall, stay up for ever without a byte, and new ones are as good as before.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -40,6 +41,9 @@ struct Gate {
 #[derive(Debug)]
 struct State {
     mode: Mode,
+    /// How many connections there have been, and how many of those are forgotten.
+    made: u64,
+    forgotten: u64,
     /// Both ends of every connection that goes on, to end them by.
     streams: Vec<Weak<TcpStream>>,
 }
@@ -48,7 +52,8 @@ impl Relay {
     /// Carries all that comes in by the listener, which may be of another namespace, to this address of ours.
     pub(super) fn new(listener: TcpListener, to: SocketAddr) -> Result<Self> {
         let address = listener.local_addr().context("find the relay's own address")?;
-        let state = Mutex::new(State { mode: Mode::Open, streams: Vec::new() });
+        let state =
+            Mutex::new(State { mode: Mode::Open, made: 0, forgotten: 0, streams: Vec::new() });
         let gate = Arc::new(Gate { state, changed: Condvar::new() });
         let listener = Arc::new(listener);
         let (gate2, listener2) = (gate.clone(), listener.clone());
@@ -64,6 +69,12 @@ impl Relay {
     /// Lets no byte pass any more, in either direction, and says nothing of it.
     pub fn hold(&self) {
         self.gate.turn(Mode::Held);
+    }
+
+    /// Lets no byte of the connections that there are pass any more, and says nothing of it. New ones go on.
+    pub fn forget(&self) {
+        let mut state = self.gate.lock();
+        state.forgotten = state.made;
     }
 
     /// Ends every connection, and each new one at once.
@@ -100,24 +111,27 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits while it is held; false when the connection is to end.
-    fn pass(&self) -> bool {
+    /// Waits while this connection is held; false when it is to end.
+    fn pass(&self, connection: u64) -> bool {
         let mut state = self.lock();
-        while state.mode == Mode::Held {
+        while state.mode == Mode::Held
+            || (state.mode == Mode::Open && connection <= state.forgotten)
+        {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.mode == Mode::Open
     }
 
-    /// Both ends of a connection are noted, unless no connection is to be.
-    fn admit(&self, streams: [&Arc<TcpStream>; 2]) -> bool {
+    /// Both ends of a connection are noted, and it is numbered; not where no connection is to be.
+    fn admit(&self, streams: [&Arc<TcpStream>; 2]) -> Option<u64> {
         let mut state = self.lock();
         if state.mode == Mode::Cut {
-            return false;
+            return None;
         }
         state.streams.retain(|stream| stream.strong_count() > 0);
         state.streams.extend(streams.map(Arc::downgrade));
-        true
+        state.made += 1;
+        Some(state.made)
     }
 
     fn is_cut(&self) -> bool {
@@ -143,18 +157,16 @@ fn accept(listener: &TcpListener, to: SocketAddr, gate: &Arc<Gate>) {
         };
         // An API server that is not there refuses: so does the relay, by ending the connection.
         let Ok(far) = TcpStream::connect(to).map(Arc::new) else { continue };
-        if !gate.admit([&near, &far]) {
-            continue;
-        }
+        let Some(connection) = gate.admit([&near, &far]) else { continue };
         for (from, into) in [(near.clone(), far.clone()), (far, near)] {
             let gate = gate.clone();
             // Ends with its connection, which the gate's cut ends at the latest.
-            thread::spawn(move || carry(&from, &into, &gate));
+            thread::spawn(move || carry(&from, &into, &gate, connection));
         }
     }
 }
 
-fn carry(mut from: &TcpStream, mut into: &TcpStream, gate: &Gate) {
+fn carry(mut from: &TcpStream, mut into: &TcpStream, gate: &Gate, connection: u64) {
     let mut buffer = [0; 16 * 1024];
     loop {
         let read = match from.read(&mut buffer) {
@@ -162,12 +174,13 @@ fn carry(mut from: &TcpStream, mut into: &TcpStream, gate: &Gate) {
             Ok(read) if read > 0 => read,
             _ => break,
         };
-        if !gate.pass() || into.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
+        if !gate.pass(connection) || into.write_all(buffer.get(..read).unwrap_or_default()).is_err()
+        {
             break;
         }
     }
     // A held connection keeps its end to itself, too.
-    gate.pass();
+    gate.pass(connection);
     let _ = into.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }
