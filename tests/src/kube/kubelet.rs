@@ -8,6 +8,7 @@
 //!   door       where the API server knocks
 //!   forward    a port of a pod, for the API server
 //!   exec       a command beside a container's program, for the API server
+//!   spdy       the same, for whoever speaks no WebSocket
 //!   field      fields of the pod, as its containers are told
 //!   files      what its containers find there
 //!   volumes    folders, filled as the pod says
@@ -33,6 +34,7 @@ mod image;
 mod names;
 mod report;
 mod root;
+mod spdy;
 mod volumes;
 mod worker;
 

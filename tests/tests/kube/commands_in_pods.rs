@@ -86,17 +86,19 @@ impl Shop {
 #[derive(Debug)]
 enum How {
     WebSocket,
+    Spdy,
 }
 
 impl How {
     fn variables(&self) -> [(&str, &str); 1] {
         match self {
             Self::WebSocket => [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")],
+            Self::Spdy => [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")],
         }
     }
 }
 
-const ALL: [How; 1] = [How::WebSocket];
+const ALL: [How; 2] = [How::WebSocket, How::Spdy];
 
 #[tokio::test]
 async fn kubectl_exec_passes_input_output_errors_and_the_exit_status() -> Result<()> {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use http::{HeaderValue, Request, Response, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
@@ -25,7 +28,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Ask, exec, forward,
+    Ask, exec, forward, spdy,
     worker::{Order, Places, lock},
 };
 
@@ -47,6 +50,7 @@ pub(super) struct Pods {
 enum Work {
     Forward(forward::Ask),
     Exec(exec::Program),
+    ExecOverSpdy(exec::Program),
 }
 
 impl Door {
@@ -111,10 +115,11 @@ async fn serve(stream: TlsStream<TcpStream>, pods: &Pods) -> Result<()> {
     let agreed = agreed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let Some((upgrade, work)) = agreed else { return Ok(()) };
     let stream = TokioIo::new(upgrade.await?);
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let socket = async |stream| WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
     match work {
-        Work::Forward(ask) => forward::serve(socket, &pods.places, ask).await,
-        Work::Exec(program) => exec::serve(socket, program).await,
+        Work::Forward(ask) => forward::serve(socket(stream).await, &pods.places, ask).await,
+        Work::Exec(program) => exec::serve(socket(stream).await, program).await,
+        Work::ExecOverSpdy(program) => spdy::serve(stream, program).await,
     }
 }
 
@@ -125,23 +130,42 @@ fn refusal(error: &anyhow::Error) -> Response<String> {
 }
 
 async fn agree(request: &Request<Incoming>, pods: &Pods) -> Result<(Response<String>, Work)> {
-    let (work, spoken) = match request.uri().path().split('/').nth(1) {
+    let is_spdy = request.headers().get(UPGRADE).is_some_and(|it| it == spdy::UPGRADE);
+    match request.uri().path().split('/').nth(1) {
         Some("portForward") => {
-            (Work::Forward(forward::asked_for(request.uri())?), forward::PROTOCOLS)
+            let ask = forward::asked_for(request.uri())?;
+            Ok((websocket(request, forward::PROTOCOLS)?, Work::Forward(ask)))
+        }
+        Some("exec") if is_spdy => {
+            let program = pods.start(exec::asked_for(request.uri())?).await?;
+            Ok((spdy()?, Work::ExecOverSpdy(program)))
         }
         Some("exec") => {
             let ask = exec::asked_for(request.uri())?;
-            (Work::Exec(pods.start(ask).await?), exec::PROTOCOLS)
+            let response = websocket(request, exec::PROTOCOLS)?;
+            Ok((response, Work::Exec(pods.start(ask).await?)))
         }
         _ => anyhow::bail!("{} is not served", request.uri().path()),
-    };
+    }
+}
+
+fn websocket(request: &Request<Incoming>, spoken: &[&str]) -> Result<Response<String>> {
     let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).context("no WebSocket")?;
     let offered = offered.to_str().context("read the protocols that are offered")?;
     let protocol = offered.split(", ").find(|it| spoken.contains(it));
     let protocol = protocol.with_context(|| format!("none of {offered} is spoken here"))?;
     let mut response = create_response_with_body(request, String::new)?;
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(protocol)?);
-    Ok((response, work))
+    Ok(response)
+}
+
+fn spdy() -> Result<Response<String>> {
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, spdy::UPGRADE)
+        .header("X-Stream-Protocol-Version", spdy::PROTOCOL);
+    Ok(response.body(String::new())?)
 }
 
 impl Pods {

@@ -32,14 +32,14 @@ use crate::lab::Sandbox;
 
 /// The newer one can say that there is no more to read.
 pub(super) const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const INPUT: u8 = 0;
+pub(super) const INPUT: u8 = 0;
 const OUTPUT: u8 = 1;
 const ERRORS: u8 = 2;
 const END: u8 = 3;
 /// Says that the channel which follows is closed.
 const CLOSED: u8 = 255;
 /// How long the other side may take to hear that all is over.
-const GOODBYE: Duration = Duration::from_secs(10);
+pub(super) const GOODBYE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(5);
 
 /// What is to be run, and where.
@@ -105,8 +105,18 @@ impl Program {
         Ok(Self { child, input, output, errors })
     }
 
+    /// In the order in which clients open streams for them.
+    pub(super) fn channels(&self) -> Vec<u8> {
+        let input = self.input.as_ref().map(|_| INPUT);
+        [END].into_iter().chain(input).chain([OUTPUT, ERRORS]).collect()
+    }
+
     /// Lets it run to its end. It reads what is heard until that ends, and what it writes is told, at last its end.
-    async fn run(self, mut heard: mpsc::Receiver<Vec<u8>>, tell: mpsc::Sender<(u8, Vec<u8>)>) {
+    pub(super) async fn run(
+        self,
+        mut heard: mpsc::Receiver<Vec<u8>>,
+        tell: mpsc::Sender<(u8, Vec<u8>)>,
+    ) {
         let Self { mut child, mut input, output, errors } = self;
         let feed = async {
             while let Some(bytes) = heard.recv().await {
