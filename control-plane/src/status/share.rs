@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{
     parts::Part,
@@ -24,6 +24,19 @@ pub(super) struct Share {
     pub(super) replica: String,
 }
 
+/// When to say what is new, and when to say it though nothing is.
+struct Next {
+    news: Instant,
+    beat: Instant,
+}
+
+impl Next {
+    /// Though all the time there are news: a server in need is left alone.
+    fn not_before(then: Instant) -> Self {
+        Self { news: then, beat: then }
+    }
+}
+
 impl Share {
     /// Tells until `stopped`.
     pub(super) async fn run(mut self, stopped: impl Future<Output = ()>) {
@@ -40,13 +53,15 @@ impl Share {
     async fn tell(&mut self) {
         let (mut objects, mut nodes) = (self.known.written().changes(), self.streams.changes());
         let mut last = Part::default();
-        let mut next = clock::instant();
+        let now = clock::instant();
+        let mut next = Next { news: now, beat: now };
         loop {
             objects.mark_unchanged();
             nodes.mark_unchanged();
             let mut part = Part::of(&self.known, &self.streams);
             part.beat = last.beat;
-            if part != last || clock::instant() >= next {
+            let due = if part == last { next.beat } else { next.news };
+            if clock::instant() >= due {
                 next = self.put(part, &mut last).await;
             }
             tokio::select! {
@@ -54,23 +69,25 @@ impl Share {
                 biased;
                 Ok(()) = objects.changed() => {}
                 Ok(()) = nodes.changed() => {}
-                () = time::sleep_until(next) => {}
+                () = time::sleep_until(next.beat) => {}
             }
             time::sleep(BETWEEN).await;
         }
     }
 
-    /// Returns when to say so again.
-    async fn put(&mut self, mut part: Part, last: &mut Part) -> time::Instant {
+    async fn put(&mut self, mut part: Part, last: &mut Part) -> Next {
         part.beat += 1;
         let text = serde_json::to_string(&part).expect("a part has only texts as keys");
         match self.server.put_part(&self.replica, Some(&text)).await {
             Answer::Taken(_) | Answer::There => {
                 *last = part;
-                clock::after(BEAT)
+                Next { news: clock::instant(), beat: clock::after(BEAT) }
             }
-            Answer::Stale | Answer::Refused => clock::after(BEAT),
-            Answer::Forbidden(until) | Answer::Busy(until) => until,
+            Answer::Stale | Answer::Refused => Next::not_before(clock::after(BEAT)),
+            Answer::Forbidden(until) | Answer::Busy(until) => Next::not_before(until),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
