@@ -23,8 +23,8 @@ pub use self::core::{
 pub use discovery::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, ObjectReference, SERVICE_NAME_LABEL,
 };
-pub(crate) use meta::selects;
 pub use meta::{Labels, ObjectMeta, OwnerReference};
+pub(crate) use meta::{is_known_annotation, selects};
 pub use networking::{
     Location, Resolution, ServiceEntry, ServiceEntryAddress, ServiceEntryPort, ServiceEntrySpec,
     ServiceEntryStatus, WorkloadEntry, WorkloadEntrySpec, WorkloadSelector,

@@ -7,8 +7,9 @@ use std::{
 
 use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
+use xxhash_rust::xxh64::xxh64;
 
-use crate::objects::ObjectKey;
+use crate::objects::{ObjectKey, is_known_annotation};
 
 /// What could be made of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,10 @@ pub(crate) struct Written {
     pub(crate) api_version: Arc<str>,
     pub(crate) plural: &'static str,
     pub(crate) uid: Arc<str>,
-    /// Counts the changes of what the user wrote.
+    /// Counts the changes of what the user wrote, labels and annotations apart.
     pub(crate) generation: i64,
+    /// Of those labels and annotations that may mean something to us.
+    pub(crate) marks: u64,
     /// Names this very state, status and all. Opaque.
     pub(crate) version: Arc<str>,
     pub(crate) form: Form,
@@ -45,11 +48,24 @@ impl Written {
             plural,
             uid: text(metadata, "uid")?,
             generation: metadata.get("generation").and_then(Value::as_i64).unwrap_or_default(),
+            marks: marks(metadata),
             version: text(metadata, "resourceVersion")?,
             form: Form::Read,
             conditions: conditions(object),
         })
     }
+}
+
+/// The same for the same marks, whoever reads them.
+fn marks(metadata: &Value) -> u64 {
+    let of = |field| metadata.get(field).and_then(Value::as_object).into_iter().flatten();
+    let annotations = of("annotations").filter(|(key, _)| is_known_annotation(key));
+    let mut all: Vec<_> = of("labels").chain(annotations).collect();
+    all.sort_by_key(|(key, _)| *key);
+    all.iter().fold(0, |hash, (key, value)| {
+        let value = value.as_str().unwrap_or_default();
+        xxh64(value.as_bytes(), xxh64(key.as_bytes(), hash))
+    })
 }
 
 /// Those of an object's status.
@@ -70,6 +86,15 @@ struct Row {
     written: Arc<Written>,
     /// `None` until what was written has been compiled and told.
     served: Option<(u64, Instant)>,
+    reach: Reach,
+}
+
+/// Whether what an object's status says of its reach can be about the object as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    AsSaid,
+    /// Its marks were others since, and its generation counts no marks.
+    InDoubt,
 }
 
 /// An object that is compiled, and since which generation of the resources it is in them.
@@ -79,6 +104,7 @@ pub(crate) struct Served {
     pub(crate) since: u64,
     /// When that was.
     pub(crate) at: Instant,
+    pub(crate) reach: Reach,
 }
 
 impl Default for Board {
@@ -90,12 +116,24 @@ impl Default for Board {
 impl Board {
     pub(crate) fn put(&self, key: ObjectKey, written: Written) {
         let mut rows = self.rows();
-        // What somebody has put into the status compiles to nothing.
         let same = |row: &&Row| {
             row.written.uid == written.uid && row.written.generation == written.generation
         };
-        let served = rows.get(&key).filter(same).and_then(|row| row.served);
-        rows.insert(key, Row { written: Arc::new(written), served });
+        let (served, reach) = match rows.get(&key).filter(same) {
+            // What somebody has put into the status compiles to nothing.
+            Some(row) if row.written.marks == written.marks => (row.served, row.reach),
+            Some(_) => (None, Reach::InDoubt),
+            None => (None, Reach::AsSaid),
+        };
+        rows.insert(key, Row { written: Arc::new(written), served, reach });
+    }
+
+    /// All nodes have an object in this state, and its status says so.
+    pub(crate) fn has_reached_all(&self, key: &ObjectKey, written: &Written) {
+        let mut rows = self.rows();
+        if let Some(row) = rows.get_mut(key).filter(|row| *row.written == *written) {
+            row.reach = Reach::AsSaid;
+        }
     }
 
     pub(crate) fn remove(&self, key: &ObjectKey) {
@@ -133,6 +171,9 @@ impl Board {
 impl Row {
     fn served(&self) -> Option<Served> {
         let (since, at) = self.served?;
-        Some(Served { written: self.written.clone(), since, at })
+        Some(Served { written: self.written.clone(), since, at, reach: self.reach })
     }
 }
+
+#[cfg(test)]
+mod tests;

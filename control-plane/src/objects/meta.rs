@@ -36,9 +36,13 @@ pub struct OwnerReference {
 
 fn known_annotations<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D::Error> {
     let mut all = Labels::deserialize(from)?;
-    let ours = ["istio.io/", "weft.mesh/", "topology.kubernetes.io/"];
-    all.retain(|key, _| ours.iter().any(|domain| key.contains(domain)));
+    all.retain(|key, _| is_known_annotation(key));
     Ok(all)
+}
+
+/// Whether it may mean something to us.
+pub(crate) fn is_known_annotation(key: &str) -> bool {
+    ["istio.io/", "weft.mesh/", "topology.kubernetes.io/"].iter().any(|domain| key.contains(domain))
 }
 
 impl ObjectMeta {

@@ -160,6 +160,11 @@ fn kind_of(condition: &Value) -> Option<&str> {
 }
 
 impl Condition {
+    /// Says that all nodes have it.
+    pub(super) fn is_programmed(&self) -> bool {
+        (self.kind, self.truth) == (PROGRAMMED, Truth::True)
+    }
+
     /// The same but for the words.
     pub(super) fn judges_as(&self, other: &Self) -> bool {
         (self.kind, self.truth, self.reason) == (other.kind, other.truth, other.reason)

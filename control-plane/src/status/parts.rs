@@ -18,7 +18,7 @@ use crate::{
     mesh::Known,
     objects::ObjectKey,
     streams::{Progress, Streams},
-    written::{Form, Served, Written},
+    written::{Form, Reach, Served, Written},
 };
 
 /// Of a part, so that ten replicas have room in one ConfigMap.
@@ -34,7 +34,7 @@ pub(super) struct Part {
     /// Another each time: whoever says the same for ever may be gone.
     pub(super) beat: u64,
     nodes: usize,
-    /// By uid and generation.
+    /// By uid, generation and marks.
     objects: BTreeMap<String, Of>,
 }
 
@@ -45,9 +45,9 @@ struct Of {
     refused: Option<String>,
 }
 
-/// Of an object in one of its generations.
+/// Of an object as it was written.
 fn id(written: &Written) -> String {
-    format!("{}/{}", written.uid, written.generation)
+    format!("{}/{}/{:x}", written.uid, written.generation, written.marks)
 }
 
 /// Where an object is at the nodes that are connected here; `None` when that is said already, and still true,
@@ -61,7 +61,10 @@ pub(super) fn own(
     if served.written.form == Form::Unreadable {
         return None;
     }
-    let waits = !is_programmed(&served.written.conditions, served.written.generation);
+    let waits = match served.reach {
+        Reach::AsSaid => !is_programmed(&served.written.conditions, served.written.generation),
+        Reach::InDoubt => true,
+    };
     if !waits && !progress.any_refused() {
         return None;
     }

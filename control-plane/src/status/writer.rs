@@ -138,7 +138,11 @@ impl Writer {
         let mut asked = vec![accepted(of_object(&problems, key))];
         asked.extend(self.programmed(key, &served, now));
         let time = timestamp();
+        let has_reached_all = asked.iter().any(Condition::is_programmed);
         let Some(all) = merged(&written.conditions, &asked, written.generation, time) else {
+            if has_reached_all {
+                self.known.written().has_reached_all(key, written);
+            }
             return Left::Nothing;
         };
         match self.paces.due(key, written, &asked, now) {
@@ -148,6 +152,9 @@ impl Writer {
         }
         match self.server.put_status(key, written, &all).await {
             Answer::Taken(object) => {
+                if has_reached_all {
+                    self.known.written().has_reached_all(key, written);
+                }
                 self.paces.wrote(key, written, asked, &conditions(&object), now);
             }
             Answer::There | Answer::Stale => self.paces.stale(key, written, now),

@@ -55,8 +55,17 @@ async fn programmed_waits_for_every_connected_node_says_how_many_have_it_and_nam
         let answer = stream.answer().await?;
         stream.send(answer)?;
     }
-    let object =
-        until(&cluster, DENY, "Programmed", |said| said == "True Programmed 2: 2/2 nodes").await?;
+    let both = |said: &str| said == "True Programmed 2: 2/2 nodes";
+    until(&cluster, DENY, "Programmed", both).await?;
+
+    // An annotation makes another policy of it, and no other generation.
+    let dry = ["annotate", "-n", "shop", "authorizationpolicy", "deny", "istio.io/dry-run=true"];
+    cluster.kubectl(&dry)?;
+    let (of_one, of_two) = (one.answer().await?, two.answer().await?);
+    until(&cluster, DENY, "Programmed", |said| said == "False Pending 2: 0/2 nodes").await?;
+    one.send(of_one)?;
+    two.send(of_two)?;
+    let object = until(&cluster, DENY, "Programmed", both).await?;
 
     // A node that comes again has to be sent everything first; that is no news of what all had.
     drop(two);

@@ -16,6 +16,7 @@ fn written(version: &str, generation: i64, conditions: &[Value]) -> Written {
         plural: "serviceentries",
         uid: "u".into(),
         generation,
+        marks: 0,
         version: version.into(),
         form: crate::written::Form::Read,
         conditions: conditions.to_vec(),

@@ -8,11 +8,12 @@ fn served(at: Instant) -> Served {
         plural: "authorizationpolicies",
         uid: "u".into(),
         generation: 3,
+        marks: 0,
         version: "9".into(),
         form: Form::Read,
         conditions: Vec::new(),
     };
-    Served { written: Arc::new(written), since: 7, at }
+    Served { written: Arc::new(written), since: 7, at, reach: Reach::AsSaid }
 }
 
 fn own() -> Reached {
@@ -21,7 +22,7 @@ fn own() -> Reached {
 
 fn part(beat: u64, applied: usize, refused: Option<&str>) -> String {
     let of = Of { applied, refused: refused.map(str::to_owned) };
-    let part = Part { beat, nodes: 20, objects: [("u/3".to_owned(), of)].into() };
+    let part = Part { beat, nodes: 20, objects: [("u/3/0".to_owned(), of)].into() };
     serde_json::to_string(&part).unwrap()
 }
 
@@ -40,7 +41,7 @@ async fn nodes_of_all_replicas_count_and_what_a_replica_does_not_say_none_of_its
     read(&mut others, &[], now);
     assert_eq!(others.with(Some(own()), 20, &served(then), now), Some(own()));
     let (mine, two) = (part(1, 0, None), part(1, 17, None));
-    let old = part(1, 20, None).replace("u/3", "u/2");
+    let old = part(1, 20, None).replace("u/3/0", "u/2/0");
     read(&mut others, &[("me", &mine), ("two", &two), ("three", &old), ("four", "{}")], now);
     let wanted = Reached { nodes: 60, applied: 37, refused: None };
     assert_eq!(others.with(Some(own()), 20, &served(then), now), Some(wanted));

@@ -49,6 +49,7 @@ impl Scene {
             plural: "serviceentries",
             uid: "u".into(),
             generation: 1,
+            marks: 0,
             version: "1".into(),
             form: Form::Read,
             conditions: Vec::new(),
