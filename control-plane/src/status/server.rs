@@ -31,6 +31,9 @@ use crate::{
 const MANAGER: &str = "weft-status";
 /// The ConfigMap in which each replica says how far its nodes are, by the replica's name.
 const PARTS: &str = "weft-node-progress";
+/// What is said of that.
+const READ: &str = "weft-node-progress (get)";
+const UNWRITTEN: &str = "a status or an event is not written";
 const ANSWER: Duration = Duration::from_secs(10);
 /// What is forbidden is tried again: rights may come later.
 const FORBIDDEN: Duration = Duration::from_secs(30);
@@ -129,9 +132,16 @@ impl Server {
     }
 
     /// What is in the ConfigMap of parts; `None` if that cannot be told now.
-    pub(super) async fn parts(&self) -> Option<BTreeMap<String, String>> {
+    pub(super) async fn parts(&mut self) -> Option<BTreeMap<String, String>> {
         match time::timeout(ANSWER, self.maps.get_opt(PARTS)).await {
-            Ok(Ok(map)) => Some(map.and_then(|map| map.data).unwrap_or_default()),
+            Ok(Ok(map)) => {
+                self.said.remove(READ);
+                Some(map.and_then(|map| map.data).unwrap_or_default())
+            }
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                self.say(READ, &status, "how far the nodes of other replicas are is not read");
+                None
+            }
             Ok(Err(error)) => {
                 debug!(%error, "the replicas' parts are not read");
                 None
@@ -175,14 +185,14 @@ impl Server {
             (409, Told::Event) => Answer::There,
             (409, Told::Condition | Told::Progress) => Answer::Stale,
             (401 | 403, _) => {
-                self.say(plural, status);
+                self.say(plural, status, UNWRITTEN);
                 let until = clock::after(FORBIDDEN);
                 self.forbidden.insert(plural, until);
                 Answer::Forbidden(until)
             }
             // A namespace that ends takes no events; of a definition without status, every object is not found.
             (400..=428, _) => {
-                self.say(plural, status);
+                self.say(plural, status, UNWRITTEN);
                 Answer::Refused
             }
             _ => self.busy(Duration::from_secs(wait.into()), status),
@@ -198,13 +208,13 @@ impl Server {
     }
 
     /// Once, as long as it stays so.
-    fn say(&mut self, plural: &'static str, status: &kube::core::Status) {
+    fn say(&mut self, plural: &'static str, status: &kube::core::Status, what: &'static str) {
         let reason = format!("{} {}", status.code, status.reason);
         let error = crate::escape::shown(&status.message);
         if self.said.get(plural) == Some(&reason) {
-            return debug!(resource = plural, error, "not written");
+            return debug!(resource = plural, error, "{what}");
         }
-        warn!(resource = plural, code = status.code, error, "a status or an event is not written");
+        warn!(resource = plural, code = status.code, error, "{what}");
         self.said.insert(plural, reason);
     }
 

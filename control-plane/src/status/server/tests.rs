@@ -100,3 +100,46 @@ async fn another_state_of_an_object_is_waited_for_and_what_is_gone_or_invalid_is
         assert!(matches!(scene.put(code, 0).await, Answer::Refused), "{code}");
     }
 }
+
+#[tokio::test]
+async fn a_forbidden_read_of_what_other_replicas_say_is_told_once() {
+    let mut scene = Scene::new();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    for code in [403, 403, 403, 200, 403] {
+        let status =
+            json!({ "metadata": {}, "code": code, "message": "no", "reason": "Forbidden" });
+        {
+            let mut answer = scene.answers.lock().unwrap();
+            (answer.0, answer.1) = (code, status);
+        }
+        scene.server.parts().await;
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told = text.matches("how far the nodes of other replicas are is not read").count();
+    assert_eq!(told, 2, "once each time that it begins: {text}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
