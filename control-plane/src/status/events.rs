@@ -39,12 +39,16 @@ const NAME_BYTES_MAX: usize = 236;
 /// However much is wrong, statuses must not wait for it.
 const AT_ONCE_MAX: usize = 10;
 const AGAIN: Duration = Duration::from_secs(1);
+/// What was not taken goes behind all others.
+const ASIDE: Duration = Duration::from_mins(5);
 
 pub(super) struct Events {
     /// This replica.
     instance: String,
     /// The hash of what was told of each object last.
     told: HashMap<ObjectKey, u64>,
+    /// Until when nothing is told of an object.
+    aside: HashMap<ObjectKey, Instant>,
 }
 
 /// What an Event is about.
@@ -56,7 +60,7 @@ struct Regarding {
 impl Events {
     pub(super) fn new(replica: &str) -> Self {
         let instance = replica.chars().take(INSTANCE_CHARS_MAX).collect();
-        Self { instance, told: HashMap::new() }
+        Self { instance, told: HashMap::new(), aside: HashMap::new() }
     }
 
     /// Tells what is new. Returns when to tell the rest.
@@ -65,6 +69,8 @@ impl Events {
         let wrong: HashSet<&ObjectKey> =
             problems.iter().filter_map(|p| p.object.as_ref()).collect();
         self.told.retain(|key, _| wrong.contains(key));
+        let now = clock::instant();
+        self.aside.retain(|key, until| wrong.contains(key) && *until > now);
         let mut made = 0;
         for of_object in problems.chunk_by(|a, b| a.object == b.object) {
             let Some(key) = of_object.first().and_then(|problem| problem.object.as_ref()) else {
@@ -72,7 +78,7 @@ impl Events {
             };
             let Some(regarding) = regarding(known, key) else { continue };
             let (event, hash) = self.event(key, &regarding, of_object);
-            if self.told.get(key) == Some(&hash) {
+            if self.told.get(key) == Some(&hash) || self.aside.contains_key(key) {
                 continue;
             }
             if made == AT_ONCE_MAX {
@@ -84,10 +90,13 @@ impl Events {
                 Answer::Taken(_) | Answer::There | Answer::Stale | Answer::Refused => {
                     self.told.insert(key.clone(), hash);
                 }
+                Answer::Deferred(_) => {
+                    self.aside.insert(key.clone(), clock::after(ASIDE));
+                }
                 Answer::Forbidden(until) | Answer::Busy(until) => return Some(until),
             }
         }
-        None
+        self.aside.values().min().copied()
     }
 
     fn event(&self, key: &ObjectKey, regarding: &Regarding, problems: &[Problem]) -> (Event, u64) {

@@ -37,6 +37,8 @@ const UNWRITTEN: &str = "a status or an event is not written";
 const ANSWER: Duration = Duration::from_secs(10);
 /// What is forbidden is tried again: rights may come later.
 const FORBIDDEN: Duration = Duration::from_secs(30);
+/// An object at which the server failed is tried again.
+const FAILED: Duration = Duration::from_secs(10);
 /// After a server that is busy or away: at first, and at most.
 const BUSY: Duration = Duration::from_secs(1);
 const BUSY_MAX: Duration = Duration::from_mins(1);
@@ -46,8 +48,10 @@ pub(super) struct Server {
     maps: Api<ConfigMap>,
     metrics: Arc<Metrics>,
     backoff: Backoff,
-    /// By what is written: why it cannot be, and until when it is not tried.
+    /// By what is written: until when none of it is tried.
     forbidden: HashMap<&'static str, Instant>,
+    /// By what is written: the object that was refused last for what may be the fault of all, if none was taken since.
+    doubted: HashMap<&'static str, String>,
     /// What was said of a kind that is not taken.
     said: HashMap<&'static str, String>,
 }
@@ -63,6 +67,8 @@ pub(super) enum Answer {
     Stale,
     /// Not as it is.
     Refused,
+    /// Not this one, until then.
+    Deferred(Instant),
     /// Nothing of its kind is, until then.
     Forbidden(Instant),
     /// Nothing is, until then.
@@ -77,6 +83,7 @@ impl Server {
             metrics,
             backoff: Backoff::new(BUSY, BUSY_MAX),
             forbidden: HashMap::new(),
+            doubted: HashMap::new(),
             said: HashMap::new(),
         }
     }
@@ -100,7 +107,12 @@ impl Server {
         let request = Request::new(path).patch_subresource("status", name, &params, &change);
         let client = self.client.clone();
         let ask = async move { client.request(request.map_err(kube::Error::BuildRequest)?).await };
-        self.ask(Told::Condition, written.plural, ask).await
+        self.ask(Told::Condition, written.plural, &key.name.to_string(), ask).await
+    }
+
+    /// Until when nothing of a kind is taken.
+    pub(super) fn forbidden(&self, plural: &str) -> Option<Instant> {
+        self.forbidden.get(plural).copied().filter(|until| *until > clock::instant())
     }
 
     /// Makes an Event, unless one of its name is there.
@@ -108,7 +120,8 @@ impl Server {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
         let ask = async move { events.create(&params, event).await.map(|_| Value::Null) };
-        self.ask(Told::Event, "events", ask).await
+        let name = event.metadata.name.as_deref().unwrap_or_default();
+        self.ask(Told::Event, "events", &format!("{namespace}/{name}"), ask).await
     }
 
     /// Puts one line into the ConfigMap of parts, or takes it out.
@@ -128,7 +141,7 @@ impl Server {
             }
             put.map(|_| Value::Null)
         };
-        self.ask(Told::Progress, PARTS, ask).await
+        self.ask(Told::Progress, PARTS, PARTS, ask).await
     }
 
     /// What is in the ConfigMap of parts; `None` if that cannot be told now.
@@ -150,58 +163,87 @@ impl Server {
         }
     }
 
+    /// `object`: its name among those of the kind.
     async fn ask(
         &mut self,
         told: Told,
         plural: &'static str,
+        object: &str,
         ask: impl Future<Output = kube::Result<Value>>,
     ) -> Answer {
-        let now = clock::instant();
-        if let Some(until) = self.forbidden.get(plural).filter(|until| **until > now) {
-            return Answer::Forbidden(*until);
+        if let Some(until) = self.forbidden(plural) {
+            return Answer::Forbidden(until);
         }
-        let answer = match time::timeout(ANSWER, ask).await {
-            Ok(Ok(object)) => {
+        let (answer, result) = match time::timeout(ANSWER, ask).await {
+            Ok(Ok(value)) => {
                 self.taken(plural);
-                Answer::Taken(object)
+                (Answer::Taken(value), WriteResult::Written)
             }
-            Ok(Err(kube::Error::Api(status))) => self.answered(told, plural, &status),
+            Ok(Err(kube::Error::Api(status))) => self.answered(told, (plural, object), &status),
             Ok(Err(error)) => self.busy(Duration::ZERO, &error),
             Err(_) => self.busy(Duration::ZERO, &"no answer in time"),
         };
-        self.metrics.told(told, result(&answer));
+        self.metrics.told(told, result);
         answer
     }
 
     fn answered(
         &mut self,
         told: Told,
-        plural: &'static str,
+        (plural, object): (&'static str, &str),
         status: &kube::core::Status,
-    ) -> Answer {
+    ) -> (Answer, WriteResult) {
         let wait = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         match (status.code, told) {
             // Its name is made of what it says.
-            (409, Told::Event) => Answer::There,
-            (409, Told::Condition | Told::Progress) => Answer::Stale,
+            (409, Told::Event) => (Answer::There, WriteResult::There),
+            (409, Told::Condition | Told::Progress) => (Answer::Stale, WriteResult::Stale),
+            // Not for a lack of rights: it takes nothing new.
+            (403, _) if in_ending_namespace(status) => {
+                debug!(error = status.message, "not written");
+                (Answer::Refused, WriteResult::Refused)
+            }
             (401 | 403, _) => {
                 self.say(plural, status, UNWRITTEN);
                 let until = clock::after(FORBIDDEN);
-                self.forbidden.insert(plural, until);
-                Answer::Forbidden(until)
+                let answer = if status.code == 403 && self.is_of_one(told, plural, object) {
+                    Answer::Deferred(until)
+                } else {
+                    self.forbidden.insert(plural, until);
+                    Answer::Forbidden(until)
+                };
+                (answer, WriteResult::Forbidden)
             }
-            // A namespace that ends takes no events; of a definition without status, every object is not found.
+            // Of a definition without status, every object is not found.
             (400..=428, _) => {
                 self.say(plural, status, UNWRITTEN);
-                Answer::Refused
+                (Answer::Refused, WriteResult::Refused)
+            }
+            // As when a webhook that judges this object cannot be reached.
+            (500, _) if self.is_of_one(told, plural, object) => {
+                self.say(plural, status, UNWRITTEN);
+                (Answer::Deferred(clock::after(FAILED)), WriteResult::Refused)
             }
             _ => self.busy(Duration::from_secs(wait.into()), status),
+        }
+    }
+
+    /// Whether what was answered may be about this object only: no other one was answered so since any was taken.
+    fn is_of_one(&mut self, told: Told, plural: &'static str, object: &str) -> bool {
+        match told {
+            Told::Condition | Told::Event => {
+                let before = self.doubted.insert(plural, object.to_owned());
+                before.is_none_or(|before| before == object)
+            }
+            // There is only one.
+            Told::Progress => false,
         }
     }
 
     fn taken(&mut self, plural: &'static str) {
         self.backoff.reset();
         self.forbidden.remove(plural);
+        self.doubted.remove(plural);
         if self.said.remove(plural).is_some() {
             info!(resource = plural, "statuses are written again");
         }
@@ -218,22 +260,17 @@ impl Server {
         self.said.insert(plural, reason);
     }
 
-    fn busy(&mut self, least: Duration, error: &dyn std::fmt::Display) -> Answer {
+    fn busy(&mut self, least: Duration, error: &dyn std::fmt::Display) -> (Answer, WriteResult) {
         let wait = self.backoff.wait(rand::random()).max(least);
         debug!(%error, wait_ms = wait.as_millis(), "the API server takes no statuses for now");
-        Answer::Busy(clock::after(wait))
+        (Answer::Busy(clock::after(wait)), WriteResult::Busy)
     }
 }
 
-fn result(answer: &Answer) -> WriteResult {
-    match answer {
-        Answer::Taken(_) => WriteResult::Written,
-        Answer::There => WriteResult::There,
-        Answer::Stale => WriteResult::Stale,
-        Answer::Refused => WriteResult::Refused,
-        Answer::Forbidden(_) => WriteResult::Forbidden,
-        Answer::Busy(_) => WriteResult::Busy,
-    }
+/// Whether it is because the namespace is being deleted.
+fn in_ending_namespace(status: &kube::core::Status) -> bool {
+    let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);
+    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 #[cfg(test)]

@@ -84,7 +84,9 @@ impl Share {
                 Next { news: clock::instant(), beat: clock::after(BEAT) }
             }
             Answer::Stale | Answer::Refused => Next::not_before(clock::after(BEAT)),
-            Answer::Forbidden(until) | Answer::Busy(until) => Next::not_before(until),
+            Answer::Deferred(until) | Answer::Forbidden(until) | Answer::Busy(until) => {
+                Next::not_before(until)
+            }
         }
     }
 }

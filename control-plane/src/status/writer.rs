@@ -43,6 +43,8 @@ pub(super) struct Writer {
     server: Server,
     paces: Paces,
     events: Events,
+    /// The next round begins behind it, so that no object is tried so often that others never are.
+    last: Option<ObjectKey>,
 }
 
 /// What is left to do.
@@ -71,6 +73,7 @@ impl Writer {
             server,
             paces: Paces::default(),
             events: Events::new(replica),
+            last: None,
         }
     }
 
@@ -117,16 +120,32 @@ impl Writer {
         }
         self.progress = self.streams.progress();
         self.paces.keep(|key| objects.binary_search_by(|(there, _)| there.cmp(key)).is_ok());
+        let again = match self.objects(&objects).await {
+            Left::Nothing => None,
+            Left::Later(at) => Some(at),
+            Left::Pause(at) => return Some(at),
+        };
+        let told = self.events.tell(&self.known, &mut self.server).await;
+        [again, told].into_iter().flatten().min()
+    }
+
+    /// From where it ended last.
+    async fn objects(&mut self, objects: &[(ObjectKey, Served)]) -> Left {
+        let after = |last: &ObjectKey| objects.partition_point(|(key, _)| key <= last);
+        let start = self.last.as_ref().map_or(0, after);
+        let (before, behind) = objects.split_at_checked(start).unwrap_or((objects, &[]));
         let mut again: Option<Instant> = None;
-        for (key, _) in &objects {
+        for (key, _) in behind.iter().chain(before) {
             match self.object(key).await {
                 Left::Nothing => {}
                 Left::Later(at) => again = Some(again.map_or(at, |before| before.min(at))),
-                Left::Pause(at) => return Some(at),
+                Left::Pause(at) => {
+                    self.last = Some(key.clone());
+                    return Left::Pause(at);
+                }
             }
         }
-        let told = self.events.tell(&self.known, &mut self.server).await;
-        [again, told].into_iter().flatten().min()
+        again.map_or(Left::Nothing, Left::Later)
     }
 
     async fn object(&mut self, key: &ObjectKey) -> Left {
@@ -150,6 +169,9 @@ impl Writer {
             Due::No => return Left::Nothing,
             Due::At(at) => return Left::Later(at),
         }
+        if let Some(until) = self.server.forbidden(written.plural) {
+            return Left::Later(until);
+        }
         match self.server.put_status(key, written, &all).await {
             Answer::Taken(object) => {
                 if has_reached_all {
@@ -159,7 +181,15 @@ impl Writer {
             }
             Answer::There | Answer::Stale => self.paces.stale(key, written, now),
             Answer::Refused => self.paces.refused(key, written, now, now + REFUSED),
-            Answer::Forbidden(until) => return Left::Later(until),
+            Answer::Deferred(until) => {
+                self.paces.refused(key, written, now, until);
+                return Left::Later(until);
+            }
+            Answer::Forbidden(until) => {
+                // Another one is tried first, then.
+                self.last = Some(key.clone());
+                return Left::Later(until);
+            }
             Answer::Busy(until) => return Left::Pause(until),
         }
         time::sleep(BETWEEN).await;
@@ -195,3 +225,6 @@ fn timestamp() -> Timestamp {
     // To the second, as everybody else.
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,10 @@ impl Scene {
     }
 
     async fn put(&mut self, code: u16, retry_after: u32) -> Answer {
+        self.put_to("pay", code, retry_after).await
+    }
+
+    async fn put_to(&mut self, name: &str, code: u16, retry_after: u32) -> Answer {
         let details = json!({ "retryAfterSeconds": retry_after });
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -43,7 +47,7 @@ impl Scene {
             let mut answer = self.answers.lock().unwrap();
             (answer.0, answer.1) = (code, status);
         }
-        let key = ObjectKey { kind: Kind::ServiceEntry, name: Name::new("shop", "pay") };
+        let key = ObjectKey { kind: Kind::ServiceEntry, name: Name::new("shop", name) };
         let written = Written {
             api_version: "networking.istio.io/v1".into(),
             plural: "serviceentries",
@@ -66,7 +70,7 @@ impl Scene {
 async fn a_server_that_has_too_much_to_do_is_left_alone_for_as_long_as_it_says_and_ever_longer() {
     let mut scene = Scene::new();
     let mut waits = Vec::new();
-    for (code, retry_after) in [(429, 7), (503, 0), (500, 0), (429, 1)] {
+    for (code, retry_after) in [(429, 7), (503, 0), (502, 0), (429, 1)] {
         let now = clock::instant();
         let Answer::Busy(until) = scene.put(code, retry_after).await else { panic!("{code}") };
         waits.push((until - now).as_secs_f64());
@@ -83,22 +87,51 @@ async fn a_server_that_has_too_much_to_do_is_left_alone_for_as_long_as_it_says_a
 #[tokio::test(start_paused = true)]
 async fn what_is_forbidden_is_not_asked_for_again_before_30_seconds() {
     let mut scene = Scene::new();
-    let Answer::Forbidden(until) = scene.put(403, 0).await else { panic!() };
+    // It may be about this object only, until another one is refused so.
+    for _ in 0..2 {
+        assert!(matches!(scene.put(403, 0).await, Answer::Deferred(_)));
+    }
+    let Answer::Forbidden(until) = scene.put_to("two", 403, 0).await else { panic!() };
     assert!(until - clock::instant() > Duration::from_secs(29));
-    assert!(matches!(scene.put(403, 0).await, Answer::Forbidden(_)));
-    assert_eq!(scene.asked(), 1);
+    assert!(matches!(scene.put_to("three", 403, 0).await, Answer::Forbidden(_)));
+    assert_eq!(scene.asked(), 3);
     time::sleep(FORBIDDEN * 2).await;
-    assert!(matches!(scene.put(403, 0).await, Answer::Forbidden(_)));
-    assert_eq!(scene.asked(), 2);
+    assert!(matches!(scene.put_to("four", 403, 0).await, Answer::Forbidden(_)));
+    assert_eq!(scene.asked(), 4);
+    time::sleep(FORBIDDEN * 2).await;
+    assert!(matches!(scene.put_to("five", 200, 0).await, Answer::Taken(_)));
+    assert!(matches!(scene.put_to("six", 403, 0).await, Answer::Deferred(_)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_state_of_an_object_is_waited_for_and_what_is_gone_or_invalid_is_left() {
+async fn a_server_that_fails_at_one_object_is_asked_for_others_and_one_that_fails_at_two_is_not() {
     let mut scene = Scene::new();
-    assert!(matches!(scene.put(409, 0).await, Answer::Stale));
-    for code in [400, 404, 422] {
-        assert!(matches!(scene.put(code, 0).await, Answer::Refused), "{code}");
+    for _ in 0..3 {
+        assert!(matches!(scene.put(500, 0).await, Answer::Deferred(_)));
     }
+    assert!(matches!(scene.put_to("two", 200, 0).await, Answer::Taken(_)));
+    assert!(matches!(scene.put_to("three", 500, 0).await, Answer::Deferred(_)));
+    assert!(matches!(scene.put_to("four", 500, 0).await, Answer::Busy(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespace_that_ends_refuses_is_no_lack_of_rights() {
+    let mut scene = Scene::new();
+    let cause = json!({ "reason": "NamespaceTerminating", "field": "metadata.namespace" });
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden",
+        "message": "it is being terminated", "code": 403, "details": { "causes": [cause] },
+    });
+    {
+        let mut answer = scene.answers.lock().unwrap();
+        (answer.0, answer.1) = (403, status);
+    }
+    for name in ["a", "b"] {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let event = Event { metadata, ..Event::default() };
+        assert!(matches!(scene.server.make_event("shop", &event).await, Answer::Refused));
+    }
+    assert!(matches!(scene.put(200, 0).await, Answer::Taken(_)));
 }
 
 #[tokio::test]
@@ -141,5 +174,14 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_state_of_an_object_is_waited_for_and_what_is_gone_or_invalid_is_left() {
+    let mut scene = Scene::new();
+    assert!(matches!(scene.put(409, 0).await, Answer::Stale));
+    for code in [400, 404, 422] {
+        assert!(matches!(scene.put(code, 0).await, Answer::Refused), "{code}");
     }
 }
