@@ -25,6 +25,8 @@ use crate::{
 const TOGETHER: Duration = Duration::from_millis(200);
 /// Between two looks at what other replicas say.
 const READ_EVERY: Duration = Duration::from_secs(2);
+/// Before everything else is looked at again, however much there is to be written.
+const ROUND: Duration = READ_EVERY;
 /// Between two writes: at most 50 a second.
 const BETWEEN: Duration = Duration::from_millis(20);
 /// What the server does not take as it is, or is gone, is tried again.
@@ -110,7 +112,8 @@ impl Writer {
         }
     }
 
-    /// Looks at everything once. Returns when to look again though nothing changes.
+    /// Looks at everything once, or at as much as there is time for. Returns when to look again though nothing
+    /// changes.
     async fn round(&mut self) -> Option<Instant> {
         let objects = self.known.written().all_served();
         // A node that has come to another replica before an object was written counts.
@@ -129,11 +132,12 @@ impl Writer {
         [again, told].into_iter().flatten().min()
     }
 
-    /// From where it ended last.
+    /// From where it ended last. What others say of their nodes is read anew before it is too old.
     async fn objects(&mut self, objects: &[(ObjectKey, Served)]) -> Left {
         let after = |last: &ObjectKey| objects.partition_point(|(key, _)| key <= last);
         let start = self.last.as_ref().map_or(0, after);
         let (before, behind) = objects.split_at_checked(start).unwrap_or((objects, &[]));
+        let end = clock::after(ROUND);
         let mut again: Option<Instant> = None;
         for (key, _) in behind.iter().chain(before) {
             match self.object(key).await {
@@ -143,6 +147,10 @@ impl Writer {
                     self.last = Some(key.clone());
                     return Left::Pause(at);
                 }
+            }
+            if clock::instant() >= end {
+                self.last = Some(key.clone());
+                return Left::Later(clock::instant());
             }
         }
         again.map_or(Left::Nothing, Left::Later)

@@ -136,3 +136,21 @@ async fn several_objects_that_are_refused_or_fail_hold_up_the_others_for_30_seco
         assert!(scene.is_written("d"), "{:?}", scene.asked.lock().unwrap());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_a_long_round_all_objects_are_told_of_nodes_as_they_are_meanwhile() {
+    let names: Vec<String> = (0..200).map(|i| format!("e{i:03}")).collect();
+    let scene = Scene::new(&names, Duration::from_millis(200), |_| 200);
+    time::sleep(Duration::from_secs(90)).await;
+    let statuses = scene.statuses.lock().unwrap().clone();
+    for name in &names {
+        let first = statuses.iter().find(|(written, _)| written == name);
+        let (_, status) = first.unwrap_or_else(|| panic!("{name} is not written"));
+        let kinds = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].clone());
+        assert_eq!(kinds.collect::<Vec<_>>(), ["Accepted", "Programmed"], "{name}");
+    }
+    let reads = scene.asked.lock().unwrap().clone();
+    let reads: Vec<_> = reads.iter().filter(|asked| asked.method == Method::GET).collect();
+    let apart = reads.windows(2).map(|two| two[1].at - two[0].at).max().unwrap();
+    assert!(apart < Duration::from_secs(5), "others were not read for {apart:?}");
+}
