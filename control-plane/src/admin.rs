@@ -19,7 +19,16 @@ use tokio::{
 use tracing::warn;
 use weft_xds::codec::ResourceType;
 
-use crate::{clock, mesh::Known, metrics::Metrics, stop::Stop, trust::Trust, watch::Watches};
+use crate::{
+    clock,
+    config::{Config, Connected},
+    mesh::Known,
+    metrics::Metrics,
+    stop::Stop,
+    streams::Streams,
+    trust::Trust,
+    watch::Watches,
+};
 
 const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Pages {
     pub(crate) known: Arc<Known>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) streams: Arc<Streams>,
     /// Of an API server; empty when a folder is served.
     pub(crate) watches: Arc<Watches>,
     /// The CA, where a cluster keeps it.
@@ -96,7 +106,8 @@ impl Pages {
                 None => Value::Null,
             }),
             "/problems" => page(&json!(*self.known.problems())),
-            "/debug/config" => page(&self.config()),
+            "/debug/config" => page(&json!(Config::of(&self.known.resources().borrow().clone()))),
+            "/debug/nodes" => page(&json!(self.connected())),
             _ => response(StatusCode::NOT_FOUND, "text/plain", "no such page\n".into()),
         }
     }
@@ -109,17 +120,10 @@ impl Pages {
         text + &self.watches.text(clock::instant())
     }
 
-    fn config(&self) -> Value {
-        let resources = self.known.resources().borrow().clone();
-        let of = |kind| -> Value {
-            let versions = resources.iter(kind).map(|r| (r.name.to_string(), json!(&*r.version)));
-            Value::Object(versions.collect())
-        };
-        json!({
-            "generation": resources.generation(),
-            "addresses": of(ResourceType::Address),
-            "authorizations": of(ResourceType::Authorization),
-        })
+    fn connected(&self) -> Connected {
+        // Before the nodes, so that none is behind what it could not have been sent yet.
+        let generation = self.known.resources().borrow().generation();
+        Connected { generation, nodes: self.streams.progress().applied() }
     }
 }
 

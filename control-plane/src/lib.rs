@@ -22,6 +22,7 @@ mod causes;
 mod check;
 mod clock;
 pub mod compile;
+mod config;
 mod credentials;
 pub mod data;
 pub mod dir;
@@ -51,6 +52,7 @@ mod written;
 
 pub use caller::Caller;
 pub use compile::Mesh;
+pub use config::{Applied, Config, Connected, Versions};
 pub use credentials::Keys;
 pub use problem::{FieldProblem, Problem};
 pub use review::NodeAccounts;

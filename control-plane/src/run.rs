@@ -132,7 +132,7 @@ pub async fn start(options: Options) -> Result<Running> {
         attestor: attestor.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),
-        streams,
+        streams: streams.clone(),
     };
     let certificates = Certificates::new(known.clone(), attestor, signing, metrics.clone(), heard);
     let routes = Routes {
@@ -149,7 +149,7 @@ pub async fn start(options: Options) -> Result<Running> {
     task(&mut tasks, "the listener of nodes", when_complete(known.clone(), stop.clone(), nodes));
     let check = check::keep(known.clone(), metrics.clone(), options.self_check);
     task(&mut tasks, "the self-check", or_stopped(check, stop.clone()));
-    let pages = Pages { known, metrics, watches, trust };
+    let pages = Pages { known, metrics, streams, watches, trust };
     task(&mut tasks, "the admin server", admin::serve(admin_listener, pages, stop.clone()));
     let kept = stop.clone();
     let keep = async move { or_stopped(certificate.keep(), kept).await };

@@ -1,7 +1,7 @@
 //! Which nodes are connected, and how far each has come with what it is served.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +11,8 @@ use weft_xds::{
     codec::wire_name,
     delta::{Refusals, Server},
 };
+
+use crate::config::Applied;
 
 /// All open streams.
 #[derive(Debug)]
@@ -123,6 +125,17 @@ impl Drop for Stream {
 impl Progress {
     pub(crate) fn nodes(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// How far each node is.
+    pub(crate) fn applied(&self) -> BTreeMap<String, Applied> {
+        let of = |(node, streams): (&Arc<str>, &Vec<At>)| {
+            let refused = streams.iter().flat_map(|at| at.refusals.names()).map(|(_, it)| &**it);
+            let refused: BTreeSet<_> = refused.map(str::to_owned).collect();
+            let answered = streams.iter().map(|at| at.answered).min().flatten();
+            (node.to_string(), Applied { answered, refused: refused.into_iter().collect() })
+        };
+        self.nodes.iter().map(of).collect()
     }
 
     /// Whether any node has refused anything.

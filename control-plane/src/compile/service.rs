@@ -50,7 +50,7 @@ fn from_service(
         app_protocol: port.app_protocol.as_deref().map_or(AppProtocol::Unknown, app_protocol),
     });
     weft_model::Service {
-        ports: ports.collect(),
+        ports: in_order(ports.collect()),
         vips: vips(service, &network, report),
         load_balancing: LoadBalancing {
             health: if spec.publish_not_ready_addresses {
@@ -65,6 +65,13 @@ fn from_service(
         visibility: exported(meta.annotation(EXPORT_TO).into_iter().flat_map(|v| v.split(','))),
         ..weft_model::Service::new(&meta.name, name.namespace.clone(), name.hostname.clone())
     }
+}
+
+/// By their numbers, so that a change of their order is none; of two with one number the first counts.
+pub(super) fn in_order(mut ports: Vec<weft_model::ServicePort>) -> Vec<weft_model::ServicePort> {
+    ports.sort_by_key(|port| port.service_port);
+    ports.dedup_by_key(|port| port.service_port);
+    ports
 }
 
 /// The name of the port at `index`. One that cannot stand in DNS leaves the port nameless.

@@ -12,7 +12,7 @@ use super::{
     external::{Address, Endpoint, workload},
     labels,
     selection::{entry_names, ports_of},
-    service::{app_protocol, exported, kubernetes, port_name},
+    service::{app_protocol, exported, in_order, kubernetes, port_name},
 };
 use crate::objects::{Kind, Name, Resolution, ServiceEntry, WorkloadEntrySpec};
 
@@ -59,7 +59,7 @@ fn ports(entry: &ServiceEntry, report: &mut Report) -> Vec<ServicePort> {
             app_protocol: app_protocol(&port.protocol),
         });
     }
-    ports
+    in_order(ports)
 }
 
 fn identities(entry: &ServiceEntry, report: &mut Report) -> Vec<Identity> {

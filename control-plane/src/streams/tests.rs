@@ -52,6 +52,13 @@ fn a_node_has_what_all_of_its_streams_have_answered_and_none_has_refused() {
     answer(&two, Some("shop/deny: no"));
     let refused = Some(("two".into(), "shop/deny: no".into()));
     assert_eq!(reached(3), Reached { nodes: 2, applied: 1, refused });
+    let of_node = |answered, refused: &[&str]| Applied {
+        answered,
+        refused: refused.iter().map(ToString::to_string).collect(),
+    };
+    let applied = [("one", of_node(Some(3), &[])), ("two", of_node(Some(3), &["shop/deny"]))];
+    let applied = applied.map(|(node, applied)| (node.to_owned(), applied));
+    assert_eq!(streams.progress().applied(), BTreeMap::from(applied));
     // It connects again, and the one from before is not gone yet.
     let again = node("one");
     assert_eq!(reached(3).applied, 0);

@@ -3,6 +3,7 @@ use std::fs;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use weft_control::Connected;
 use weft_model::{Change, View};
 use weft_xds::{
     delta::Client,
@@ -72,11 +73,26 @@ pub(crate) fn policies(view: &View) -> usize {
     web.map_or(0, |web| view.policies_of(web).flatten().count())
 }
 
+async fn connected(scene: &Scene) -> Connected {
+    serde_json::from_str(&scene.page("/debug/nodes").await).unwrap()
+}
+
 #[tokio::test]
 async fn a_node_is_served_what_is_in_the_folder_and_what_changes() {
     let scene = Scene::new(&[("web.yaml", POD)]).await;
+    assert_eq!(connected(&scene).await.nodes.len(), 0);
     let mut proxy = Proxy::connect(&scene).await;
     proxy.until(|view| view.workloads().count() == 1).await;
+    let all = async {
+        loop {
+            let Connected { generation, nodes } = connected(&scene).await;
+            if nodes.get("a").is_some_and(|a| a.answered >= Some(generation)) {
+                assert!(generation > 0 && nodes.len() == 1 && nodes["a"].refused.is_empty());
+                return;
+            }
+        }
+    };
+    within("the node is said to have everything", all).await;
 
     scene.write("strict.yaml", POLICY);
     let changes = proxy.until(|view| policies(view) == 1).await;

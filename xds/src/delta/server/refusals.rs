@@ -15,6 +15,11 @@ impl Refusals {
         self.0.is_empty()
     }
 
+    /// What was refused.
+    pub fn names(&self) -> impl Iterator<Item = &(ResourceType, Arc<str>)> {
+        self.0.keys()
+    }
+
     /// Why a resource was refused.
     pub fn of(&self, kind: ResourceType, name: &Arc<str>) -> Option<&Arc<str>> {
         self.0.get(&(kind, name.clone()))
