@@ -13,12 +13,10 @@
 mod answer;
 mod datagram;
 mod forward;
-mod names;
 mod serve;
 mod wire;
 
 pub use answer::{Decision, Zone, decide, kind};
 pub use datagram::RawReplies;
 pub use forward::{Upstreams, resolvers};
-pub use names::Asker;
 pub use serve::{Client, Service, Sockets, serve};

@@ -16,7 +16,8 @@ use crate::{
 
 mod candidate;
 mod every;
-use candidate::{Candidate, Need, Place};
+pub(crate) use candidate::Need;
+use candidate::{Candidate, Place};
 
 /// Whom the connection goes to.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,6 +7,8 @@
 //!   next_hop   (&Permit, &Endpoint)                  -> Hop                    Plaintext | Hbone | Nested | Deliver
 //!   Outcome    Carried | Refusal | Failure           one for each connection: log line, metrics and reply come from it
 //!   why        the same stages, with every step written down
+//!   names      (&View, Asker, name)              -> Found                  what a name means to a client
+//!   choices    (&View, client, service, port)    -> Choice                 each endpoint, and why it is left out
 //! ```
 //!
 //! Plain functions over immutable data: no I/O, no clock, no chance. Chance is an argument ([`Draw`]), and so
@@ -23,10 +25,12 @@ mod arrival;
 mod authority;
 mod authorize;
 mod balance;
+mod choices;
 mod draw;
 mod hop;
 mod left_out;
 mod load;
+pub mod names;
 mod outcome;
 mod policy;
 mod refusal;
@@ -38,6 +42,7 @@ pub use arrival::{Arrival, Captured, Peer, Plain, Pod, Tunnelled};
 pub use authority::{Authority, AuthorityError};
 pub use authorize::{Permit, authorize};
 pub use balance::{Endpoint, Reach, balance};
+pub use choices::{Choice, choices};
 pub use draw::Draw;
 pub use hop::{Bind, Carrier, Hop, Preamble, next_hop};
 pub use left_out::LeftOut;

@@ -14,11 +14,9 @@ use hickory_proto::{
     },
 };
 use weft_model::{Hostname, PortName, Service, ServicePort, View};
+use ztunnel_core::names::{Addresses, Asker, Found, candidates, find, of_families};
 
-use super::{
-    names::{Addresses, Asker, Found, candidates, find, of_families},
-    wire,
-};
+use super::wire;
 use crate::telemetry::DnsTransport;
 
 /// How names are completed and answers are kept.

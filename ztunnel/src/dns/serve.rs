@@ -15,12 +15,12 @@ use tokio::{
     time::timeout,
 };
 use weft_model::{Namespace, Network, OriginalDst, View};
+use ztunnel_core::names::Asker;
 
 use super::{
     answer::{Decision, Zone, decide, kind},
     datagram::{self, RawReplies, Received},
     forward::{ForwardError, TcpUpstream, Upstreams, over_udp, read_message, write_message},
-    names::Asker,
     wire::{self, Apology},
 };
 use crate::{

@@ -17,13 +17,13 @@ pub struct Asker<'a> {
 
 /// What a name stands for.
 #[derive(Debug)]
-pub(super) enum Found<'a> {
+pub enum Found<'a> {
     Service { service: &'a Service, addresses: Addresses<'a> },
-    Workload { addresses: Vec<IpAddr> },
+    Workload { workload: &'a Workload, addresses: Vec<IpAddr> },
 }
 
 #[derive(Debug)]
-pub(super) enum Addresses<'a> {
+pub enum Addresses<'a> {
     Vips(Vec<IpAddr>),
     /// Of a service without an address of its own ("headless").
     Endpoints(Vec<Target<'a>>),
@@ -31,35 +31,35 @@ pub(super) enum Addresses<'a> {
 
 /// One endpoint of a service without an address of its own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
-    pub(super) workload: &'a Workload,
+pub struct Target<'a> {
+    pub workload: &'a Workload,
     endpoint: Endpoint<'a>,
 }
 
 impl Target<'_> {
     /// Its label below the service's name: a pod's own, or else its address, as Kubernetes does.
-    pub(super) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         if is_label(&self.workload.name) {
             return self.workload.name.to_string();
         }
         self.workload.addresses.first().map(|ip| dashed(*ip)).unwrap_or_default()
     }
 
-    pub(super) fn target_port(&self, port: &ServicePort) -> u16 {
+    pub fn target_port(&self, port: &ServicePort) -> u16 {
         let own = self.endpoint.ports.get(&port.service_port).copied();
         own.or(Some(port.target_port).filter(|p| *p != 0)).unwrap_or(port.service_port)
     }
 }
 
 impl Found<'_> {
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+    pub fn addresses(&self) -> Vec<IpAddr> {
         match self {
             Self::Service { addresses: Addresses::Vips(vips), .. } => vips.clone(),
             Self::Service { service, addresses: Addresses::Endpoints(targets) } => targets
                 .iter()
                 .flat_map(|t| of_families(&t.workload.addresses, service.ip_families))
                 .collect(),
-            Self::Workload { addresses } => addresses.clone(),
+            Self::Workload { addresses, .. } => addresses.clone(),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Found<'_> {
 ///
 /// A resolver with `ndots:5` asks `example.com.shop.svc.cluster.local` before `example.com`. Answering the first
 /// of these saves four questions and as many answers "no such name".
-pub(super) fn candidates(
+pub fn candidates(
     asked: &Hostname,
     namespace: &Namespace,
     cluster_domain: &str,
@@ -86,7 +86,7 @@ pub(super) fn candidates(
 }
 
 /// What a client means by `name`, if the mesh has an address for it in the client's network.
-pub(super) fn find<'a>(view: &'a View, asker: Asker<'_>, name: &Hostname) -> Option<Found<'a>> {
+pub fn find<'a>(view: &'a View, asker: Asker<'_>, name: &Hostname) -> Option<Found<'a>> {
     // A question for `*` is a question for that label, not for everything below.
     if name.as_str().starts_with('*') {
         return None;
@@ -119,17 +119,17 @@ fn below_service<'a>(view: &'a View, asker: Asker<'_>, name: &Hostname) -> Optio
     if service.hostname != parent || !service.vips.is_empty() {
         return None;
     }
-    let target = targets(view, asker.network, service).into_iter().find(|t| {
+    let Target { workload, .. } = targets(view, asker.network, service).into_iter().find(|t| {
         &*t.workload.name == label || t.workload.addresses.iter().any(|ip| dashed(*ip) == label)
     })?;
-    let addresses = of_families(&target.workload.addresses, service.ip_families);
-    Some(Found::Workload { addresses })
+    let addresses = of_families(&workload.addresses, service.ip_families);
+    Some(Found::Workload { workload, addresses })
 }
 
 fn of_workload<'a>(view: &'a View, asker: Asker<'_>, name: &Hostname) -> Option<Found<'a>> {
     let workload = view.workload_named(name)?;
     let reachable = workload.network == *asker.network && !workload.addresses.is_empty();
-    reachable.then(|| Found::Workload { addresses: workload.addresses.clone() })
+    reachable.then(|| Found::Workload { workload, addresses: workload.addresses.clone() })
 }
 
 /// Endpoints that a client could connect to by address.
@@ -145,7 +145,7 @@ fn targets<'a>(view: &'a View, network: &Network, service: &'a Service) -> Vec<T
         .collect()
 }
 
-pub(super) fn of_families(addresses: &[IpAddr], families: IpFamilies) -> Vec<IpAddr> {
+pub fn of_families(addresses: &[IpAddr], families: IpFamilies) -> Vec<IpAddr> {
     let wanted = |ip: &IpAddr| match families {
         IpFamilies::Automatic | IpFamilies::Dual => true,
         IpFamilies::Ipv4Only => ip.is_ipv4(),
