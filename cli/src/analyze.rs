@@ -3,6 +3,7 @@
 use std::{io::Write, path::Path};
 
 use anyhow::{Result, bail};
+use kube::api::ListParams;
 use serde_json::Value;
 use weft_control::{Problem, objects};
 
@@ -64,7 +65,8 @@ async fn read(cluster: &Cluster) -> Result<Vec<(objects::Kind, Value)>, ClusterE
         let Some(known) = objects::Kind::of(&format!("{}/", kind.group), kind.name) else {
             continue;
         };
-        let found = kinds::list(cluster, kind, None).await?.unwrap_or_default();
+        let found =
+            kinds::list(cluster, kind, None, ListParams::default()).await?.unwrap_or_default();
         let values = found.into_iter().filter_map(|object| serde_json::to_value(object).ok());
         all.extend(values.map(|value| (known, value)));
     }

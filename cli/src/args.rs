@@ -79,9 +79,12 @@ pub enum Format {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lists what the proxy knows.
+    /// Lists what the proxy knows, and the nodes of a cluster.
     Get {
         what: What,
+        /// Only of objects with these labels, such as `app=web,tier!=db`, as the API server knows them.
+        #[arg(short = 'l', long, value_name = "LABELS")]
+        selector: Option<String>,
         #[command(flatten)]
         again: Again,
     },
@@ -158,6 +161,8 @@ pub enum What {
     Policies,
     Certs,
     Connections,
+    /// Of the cluster, and how far each is.
+    Nodes,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

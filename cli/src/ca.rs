@@ -4,29 +4,27 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::{
-    api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap, core::v1::Pod},
+    api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::ConfigMap},
     jiff::Timestamp,
 };
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     args::Format,
-    cluster::{Cluster, ClusterError, MANAGER, failed_on, list},
-    forward,
+    cluster::{Cluster, ClusterError, MANAGER, failed_on},
+    control,
     output::write,
-    pods::is_ready,
     roots::{self, BUNDLE, Root},
 };
 
 /// On the published roots: whoever sets it, to whatever value, wants another root. The control plane takes it off
 /// when that has begun.
 const ROTATE: &str = "weft.mesh/rotate-root";
-const ADMIN_PORT: u16 = 15014;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,9 +48,10 @@ pub(crate) async fn status(cluster: &Cluster, format: Format, out: &mut impl Wri
     let leases = Api::<Lease>::namespaced(cluster.client.clone(), &cluster.mesh);
     let lease = leases.get_opt("weft-ca").await;
     let lease = lease.map_err(failed_on("read", &format!("Lease {}/weft-ca", cluster.mesh)))?;
-    let (control_plane, unheard) = match heard(cluster).await {
+    // Each asks the API server.
+    let (control_plane, unheard) = match control::any(cluster, "/ca").await {
         Ok(page) => (page, None),
-        Err(reason) => (Value::Null, Some(reason)),
+        Err(error) => (Value::Null, Some(error.to_string())),
     };
     let status = Status {
         roots: roots::of(&map).with_context(|| format!("ConfigMap {}/{BUNDLE}", cluster.mesh))?,
@@ -106,22 +105,6 @@ fn kept_by_others(deployment: &Deployment) -> Option<&str> {
     let containers = &deployment.spec.template.spec.as_ref()?.containers;
     let mut args = containers.iter().filter_map(|it| it.args.as_ref()).flatten();
     args.find_map(|arg| arg.strip_prefix("--ca-secret="))
-}
-
-/// Any replica says the same: each asks the API server.
-async fn heard(cluster: &Cluster) -> Result<Value, String> {
-    let pods = Api::<Pod>::namespaced(cluster.client.clone(), &cluster.mesh);
-    let selected = ListParams::default().labels("app.kubernetes.io/name=weft-control");
-    let pods = list(&pods, selected, "the pods of the mesh").await.map_err(|e| e.to_string())?;
-    let mut failure = "no replica of the control plane is ready".to_owned();
-    for pod in pods.iter().filter(|pod| is_ready(pod)) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        match forward::page(cluster, name, ADMIN_PORT, "/ca").await {
-            Ok(body) => return serde_json::from_slice(&body).map_err(|e| e.to_string()),
-            Err(reason) => failure = format!("pod {name}: {reason}"),
-        }
-    }
-    Err(failure)
 }
 
 fn told(status: &Status, out: &mut impl Write) -> Result<()> {

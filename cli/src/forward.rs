@@ -27,21 +27,28 @@ const AT_ONCE: usize = 8;
 /// For all of it: the way, and the page.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What the proxy of each node knows, in the order of their names, or why it does not say.
-pub(crate) async fn all(
-    cluster: &Cluster,
-) -> Result<Vec<(String, Result<Dump, SourceError>)>, SourceError> {
+/// A pod with agent and proxy, and what its proxy knows, or why it does not say.
+pub(crate) struct Answer {
+    pub(crate) pod: Pod,
+    pub(crate) said: Result<Dump, SourceError>,
+}
+
+impl Answer {
+    pub(crate) fn node(&self) -> &str {
+        node_of(&self.pod).unwrap_or_default()
+    }
+}
+
+/// Of each node with a proxy, in the order of their names.
+pub(crate) async fn each(cluster: &Cluster) -> Result<Vec<Answer>, SourceError> {
     let mut pods = cluster.proxies().await?;
     // One replaces the other: the older one still has connections, the newer one has what is new.
     pods.sort_by_key(|pod| (node_of(pod).map(str::to_owned), Reverse((is_ready(pod), born(pod)))));
     pods.dedup_by(|second, first| node_of(second) == node_of(first));
-    if pods.is_empty() {
-        return Err(SourceError::NoProxy { namespace: cluster.mesh.clone() });
-    }
     // A few at once: each may take as long as it is waited for.
-    let answers = stream::iter(&pods).map(async |pod| {
-        let node = node_of(pod).unwrap_or_default();
-        (node.to_owned(), dump(cluster, pod, node).await)
+    let answers = stream::iter(pods).map(async |pod| {
+        let said = dump(cluster, &pod, node_of(&pod).unwrap_or_default()).await;
+        Answer { pod, said }
     });
     Ok(answers.buffered(AT_ONCE).collect().await)
 }

@@ -12,16 +12,31 @@ use weft_model::{
 };
 
 use crate::{
-    args::{Format, What},
+    args::Format,
     output::{Table, write},
     picture::{Breadth, Picture},
+    select::{Rows, Selected},
 };
 
-/// Whom it takes to know it.
-pub(crate) fn breadth(what: What) -> Breadth {
-    match what {
-        What::Workloads | What::Services | What::Policies => Breadth::Mesh,
-        What::Certs | What::Connections => Breadth::EachProxy,
+/// Whom it takes to know them.
+pub(crate) fn breadth(rows: Rows) -> Breadth {
+    match rows {
+        Rows::Workloads | Rows::Services | Rows::Policies => Breadth::Mesh,
+        Rows::Certs | Rows::Connections => Breadth::EachProxy,
+    }
+}
+
+/// Which of the rows are asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) namespace: Option<&'a str>,
+    pub(crate) selected: Option<Selected>,
+}
+
+impl Wanted<'_> {
+    fn has(&self, namespace: &str, name: &str) -> bool {
+        self.namespace.is_none_or(|wanted| wanted == namespace)
+            && self.selected.as_ref().is_none_or(|selected| selected.has(namespace, name))
     }
 }
 
@@ -36,33 +51,39 @@ struct On<'a, T> {
 
 pub(crate) fn get(
     picture: &Picture,
-    what: What,
-    namespace: Option<&str>,
+    rows_of: Rows,
+    wanted: &Wanted<'_>,
     format: Format,
     out: &mut impl Write,
 ) -> Result<()> {
-    let is = |of: &str| namespace.is_none_or(|wanted| wanted == of);
-    match what {
-        What::Workloads => {
-            let all = rows(picture, |dump| &dump.workloads, |w| is(w.namespace.as_str()));
+    match rows_of {
+        Rows::Workloads => {
+            let is = |w: &WorkloadDump| wanted.has(w.namespace.as_str(), &w.name);
+            let all = rows(picture, |dump| &dump.workloads, is);
             list(&all, format, out, workloads)
         }
-        What::Services => {
-            let all = rows(picture, |dump| &dump.services, |s| is(s.namespace.as_str()));
+        Rows::Services => {
+            let is = |s: &ServiceDump| wanted.has(s.namespace.as_str(), &s.name);
+            let all = rows(picture, |dump| &dump.services, is);
             list(&all, format, out, services)
         }
-        What::Policies => {
-            let all = rows(picture, |dump| &dump.policies, |p| is(&p.namespace));
+        Rows::Policies => {
+            let is = |p: &PolicyDump| wanted.has(&p.namespace, &p.name);
+            let all = rows(picture, |dump| &dump.policies, is);
             list(&all, format, out, policies)
         }
-        What::Certs => {
-            let all = rows(picture, |dump| &dump.certificates, |c| is(namespace_of(&c.identity)));
+        Rows::Certs => {
+            let is = |c: &CertificateDump| {
+                let (namespace, account) = account_of(&c.identity);
+                wanted.has(namespace, account)
+            };
+            let all = rows(picture, |dump| &dump.certificates, is);
             list(&all, format, out, certificates)
         }
-        What::Connections => {
+        Rows::Connections => {
             let of = |(node, dump)| connections(dump).map(move |row| On { proxy: node, row });
             let all = picture.dumps().into_iter().flat_map(of);
-            let all: Vec<_> = all.filter(|on| is(on.row.namespace)).collect();
+            let all: Vec<_> = all.filter(|on| wanted.has(on.row.namespace, on.row.pod)).collect();
             list(&all, format, out, connection_table)
         }
     }
@@ -95,8 +116,9 @@ fn list<T: Serialize>(
     })
 }
 
-fn namespace_of(identity: &str) -> &str {
-    identity.split_once("/ns/").and_then(|(_, rest)| rest.split('/').next()).unwrap_or("")
+/// Namespace and name.
+fn account_of(identity: &str) -> (&str, &str) {
+    identity.split_once("/ns/").and_then(|(_, rest)| rest.split_once("/sa/")).unwrap_or_default()
 }
 
 fn joined<T: ToString>(values: impl IntoIterator<Item = T>) -> String {

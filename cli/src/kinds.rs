@@ -26,11 +26,12 @@ pub(crate) const fn kind(group: &'static str, name: &'static str, plural: &'stat
     Kind { group, name, plural }
 }
 
-/// All objects of a kind, in one namespace or in all. `None`: the API server has no such kind.
+/// The objects of a kind that are selected, in one namespace or in all. `None`: the API server has no such kind.
 pub(crate) async fn list(
     cluster: &Cluster,
     kind: &Kind,
     namespace: Option<&str>,
+    selected: ListParams,
 ) -> Result<Option<Vec<DynamicObject>>, ClusterError> {
     let Some(version) = version(cluster, kind).await? else { return Ok(None) };
     let gvk = GroupVersionKind::gvk(kind.group, &version, kind.name);
@@ -40,7 +41,7 @@ pub(crate) async fn list(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    cluster::list(&api, ListParams::default(), kind.plural).await.map(Some)
+    cluster::list(&api, selected, kind.plural).await.map(Some)
 }
 
 async fn version(cluster: &Cluster, kind: &Kind) -> Result<Option<String>, ClusterError> {

@@ -1,8 +1,9 @@
 //! `weft` inspects a proxy, explains its decisions, and checks manifests.
 //!
 //! ```text
-//!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status   as it is
-//!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why   by ztunnel-core
+//!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status           as it is
+//!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why           by ztunnel-core
+//!   args ──> control (pages of the control plane, by the API server) ──> get nodes, ca
 //!   args ──> validate, analyze (files of manifests, or a cluster's objects, by weft-control)
 //!        └─> cluster (an API server) ──> enroll, check, analyze, ca, version
 //! ```
@@ -24,14 +25,17 @@ mod causes;
 mod check;
 mod cluster;
 mod completion;
+mod control;
 mod enroll;
 mod forward;
 mod get;
 mod kinds;
+mod nodes;
 mod output;
 mod picture;
 mod pods;
 mod roots;
+mod select;
 mod source;
 mod status;
 mod validate;
@@ -39,11 +43,13 @@ mod version;
 pub mod why;
 
 pub use args::Cli;
-use args::{Ca, Command};
+use args::{Access, Ca, Command, Format, Source, What};
 use check::When;
 pub use cluster::ClusterError;
 use enroll::Direction;
+use get::Wanted;
 use picture::Breadth;
+use select::{Rows, Selected};
 pub use source::{SourceError, read};
 
 /// How it ended, as scripts see it.
@@ -80,12 +86,10 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
     let namespace = within.namespace.as_deref();
     match command {
         Command::Validate { dir } => return validate::validate(&dir, format, out),
-        Command::Get { what, again } => {
+        Command::Get { what, selector, again } => {
+            let selector = selector.as_deref();
             return again::whenever_changed(again, out, async |out| {
-                let picture = source.load(&access, get::breadth(what)).await?;
-                get::get(&picture, what, namespace, format, out)?;
-                picture.refuse_silence()?;
-                Ok(End::Fine)
+                get(&source, &access, what, (namespace, selector), format, out).await
             })
             .await;
         }
@@ -127,5 +131,32 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
         }
         Command::Completion { shell } => completion::completion(shell, out)?,
     }
+    Ok(End::Fine)
+}
+
+async fn get(
+    source: &Source,
+    access: &Access,
+    what: What,
+    (namespace, selector): (Option<&str>, Option<&str>),
+    format: Format,
+    out: &mut impl Write,
+) -> Result<End> {
+    let Some(rows) = Rows::of(what) else {
+        source.refuse_alone("nodes")?;
+        nodes::nodes(&access.connect().await?, selector, format, out).await?;
+        return Ok(End::Fine);
+    };
+    let (picture, selected) = match selector {
+        Some(selector) => {
+            source.refuse_alone("labels")?;
+            let cluster = access.connect().await?;
+            let selected = Selected::of(&cluster, rows, selector).await?;
+            (source.load_of(cluster, get::breadth(rows)).await?, Some(selected))
+        }
+        None => (source.load(access, get::breadth(rows)).await?, None),
+    };
+    get::get(&picture, rows, &Wanted { namespace, selected }, format, out)?;
+    picture.refuse_silence()?;
     Ok(End::Fine)
 }

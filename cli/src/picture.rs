@@ -5,7 +5,7 @@ use weft_model::dump::Dump;
 use crate::{
     args::{Access, Source},
     cluster::{Cluster, ClusterError},
-    forward,
+    forward::{self, Answer},
     source::{SourceError, fetch, from_file},
 };
 
@@ -48,13 +48,27 @@ impl Picture {
         }
     }
 
+    /// None where nobody was asked.
+    fn of(answers: Vec<Answer>) -> Option<Self> {
+        let (mut known, mut silent) = (Vec::new(), Vec::new());
+        for answer in answers {
+            let node = answer.node().to_owned();
+            match answer.said {
+                Ok(dump) => known.push((node, dump)),
+                Err(error) => silent.push((node, error)),
+            }
+        }
+        (known.len() + silent.len() > 0).then_some(Self::Nodes { known, silent })
+    }
+
     /// Errors: not all that were asked have answered.
-    pub(crate) fn refuse_silence(mut self) -> Result<(), SourceError> {
-        let of = self.dumps().len() + self.silent().len();
-        let Self::Nodes { silent, .. } = &mut self else { return Ok(()) };
-        let count = silent.len();
-        let Some((first, error)) = silent.drain(..).next() else { return Ok(()) };
-        Err(SourceError::Silent { count, of, first, source: Box::new(error) })
+    pub(crate) fn refuse_silence(self) -> Result<(), SourceError> {
+        match self {
+            Self::One(_) => Ok(()),
+            Self::Nodes { known, silent } => {
+                SourceError::of_silent(known.len() + silent.len(), silent)
+            }
+        }
     }
 
     /// The nodes whose proxies did not answer, and why.
@@ -72,8 +86,34 @@ impl Source {
         access: &Access,
         breadth: Breadth,
     ) -> Result<Picture, SourceError> {
+        self.picture(self.place(access).await?, breadth).await
+    }
+
+    /// As [`Self::load`], where the cluster is asked for more than that.
+    pub(crate) async fn load_of(
+        &self,
+        cluster: Cluster,
+        breadth: Breadth,
+    ) -> Result<Picture, SourceError> {
+        let place = match &self.node {
+            Some(node) => Place::Node(cluster, node),
+            None => Place::Cluster(cluster),
+        };
+        self.picture(place, breadth).await
+    }
+
+    /// Errors: a proxy or a file is named, which knows nothing of `what`.
+    pub(crate) fn refuse_alone(&self, what: &'static str) -> Result<(), SourceError> {
+        match (&self.file, &self.admin) {
+            (None, None) => Ok(()),
+            (Some(_), _) => Err(SourceError::KnowsNo { option: "--file", what }),
+            (None, Some(_)) => Err(SourceError::KnowsNo { option: "--admin", what }),
+        }
+    }
+
+    async fn picture(&self, place: Place<'_>, breadth: Breadth) -> Result<Picture, SourceError> {
         let breadth = if self.all_nodes { Breadth::EachProxy } else { breadth };
-        Ok(match (self.place(access).await?, breadth) {
+        Ok(match (place, breadth) {
             (Place::Here(dump), _) => Picture::One(dump),
             (Place::Node(cluster, node), _) => {
                 Picture::One(forward::of_node(&cluster, node).await?)
@@ -82,14 +122,8 @@ impl Source {
                 Picture::One(forward::of_any(&cluster).await?.1)
             }
             (Place::Cluster(cluster), Breadth::EachProxy) => {
-                let (mut known, mut silent) = (Vec::new(), Vec::new());
-                for (node, answer) in forward::all(&cluster).await? {
-                    match answer {
-                        Ok(dump) => known.push((node, dump)),
-                        Err(error) => silent.push((node, error)),
-                    }
-                }
-                Picture::Nodes { known, silent }
+                Picture::of(forward::each(&cluster).await?)
+                    .ok_or_else(|| SourceError::NoProxy { namespace: cluster.mesh.clone() })?
             }
         })
     }

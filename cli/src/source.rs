@@ -52,16 +52,31 @@ pub enum SourceError {
     #[error("node {node} has no proxy in namespace {namespace}; `weft check` says why")]
     NoProxyOn { node: String, namespace: String },
     #[error(
-        "cannot reach the proxy of node {node} by pod {pod}: {reason}; it takes the right to create \
+        "cannot reach the proxy of node {node} by pod {pod}: {reason}; it takes the right to get and create \
          pods/portforward in its namespace, and a kubelet that the API server reaches"
     )]
     NotForwarded { node: String, pod: String, reason: String },
+    #[error(
+        "what {option} names knows no {what}: the API server does; leave {option} out, and name a cluster by --kubeconfig or --context"
+    )]
+    KnowsNo { option: &'static str, what: &'static str },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error(
         "the config dump contradicts itself: {0}; dump it again, and report it if it comes back"
     )]
     Contradiction(#[from] DumpError),
+}
+
+impl SourceError {
+    /// What it means that some do not answer, with the node of each, `of` so many that were asked.
+    pub(crate) fn of_silent(of: usize, silent: Vec<(String, Self)>) -> Result<(), Self> {
+        let count = silent.len();
+        match silent.into_iter().next() {
+            None => Ok(()),
+            Some((first, error)) => Err(Self::Silent { count, of, first, source: Box::new(error) }),
+        }
+    }
 }
 
 /// From a file; `-` is standard input.

@@ -25,6 +25,7 @@ mod service_entry;
 mod slice;
 
 pub(crate) use authorization::target as authorization_target;
+pub use peer_authentication::name_of as converted_name;
 pub(crate) use peer_authentication::target as peer_authentication_target;
 pub(crate) use pod::{identity, is_enrolled};
 pub(crate) use selection::entry_names;

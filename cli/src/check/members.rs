@@ -29,7 +29,7 @@ pub(super) async fn lines(cluster: &Cluster, namespace: Option<&str>) -> Vec<Lin
         Err(error) => vec![Line::unread("pod", &error)],
     };
     for kind in &ISTIO {
-        match kinds::list(cluster, kind, namespace).await {
+        match kinds::list(cluster, kind, namespace, ListParams::default()).await {
             Ok(found) => lines.extend(policies(kind.name, &found.unwrap_or_default())),
             Err(error) => lines.push(Line::unread("policy", &error)),
         }

@@ -16,7 +16,7 @@ fn two_nodes() -> Picture {
 
 fn said(format: Format) -> String {
     let mut out = Vec::new();
-    get(&two_nodes(), What::Workloads, None, format, &mut out).unwrap();
+    get(&two_nodes(), Rows::Workloads, &Wanted::default(), format, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 

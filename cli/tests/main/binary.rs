@@ -202,6 +202,18 @@ fn a_malformed_dump_is_refused_by_path_and_value() {
 }
 
 #[test]
+fn what_only_a_cluster_knows_is_not_asked_of_a_file() {
+    for (args, says) in [
+        (&["get", "workloads", "-l", "app=web"][..], "--file names knows no labels"),
+        (&["get", "nodes"], "--file names knows no nodes"),
+    ] {
+        let ran = ask(args);
+        assert_eq!(ran.code, 1, "{args:?} {}", ran.out);
+        assert!(ran.error.contains(says), "{args:?}: {}", ran.error);
+    }
+}
+
+#[test]
 fn wrong_usage_returns_2_and_help_0() {
     assert_eq!(ask(&["get", "everything"]).code, 2);
     assert_eq!(weft(&[], "").code, 2);

@@ -94,9 +94,13 @@ pub(super) fn policies_of(at: At<'_>, namespace: &str, labels: &Labels) -> Optio
     }
 }
 
+/// What the policy is called that a `PeerAuthentication` of this name becomes.
+pub fn name_of(name: &str) -> String {
+    format!("{CONVERTED_PREFIX}{name}")
+}
+
 fn converted_name(policy: &PeerAuthentication) -> Option<PolicyName> {
-    let name = format!("{CONVERTED_PREFIX}{}", policy.metadata.name);
-    PolicyName::new(&policy.metadata.namespace, &name).ok()
+    PolicyName::new(&policy.metadata.namespace, &name_of(&policy.metadata.name)).ok()
 }
 
 /// Present whenever there is any policy, whether or not a workload lists it.

@@ -17,6 +17,7 @@ mod subscriber;
 mod the_api_server_itself;
 mod the_chart;
 mod the_command_line;
+mod the_command_line_on_a_mesh;
 mod the_control_plane_watches;
 mod the_kubelet_itself;
 mod the_whole_mesh;

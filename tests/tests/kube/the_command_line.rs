@@ -14,17 +14,17 @@ use crate::{
     written::{defined, loosely_defined, write},
 };
 
-struct Said {
+pub(crate) struct Said {
     code: Option<i32>,
-    out: String,
+    pub(crate) out: String,
     error: String,
 }
 
-fn weft(cluster: &Cluster, args: &[&str]) -> Result<Said> {
+pub(crate) fn weft(cluster: &Cluster, args: &[&str]) -> Result<Said> {
     weft_as(cluster.kubeconfig(), args)
 }
 
-fn weft_as(kubeconfig: &Path, args: &[&str]) -> Result<Said> {
+pub(crate) fn weft_as(kubeconfig: &Path, args: &[&str]) -> Result<Said> {
     let mut command = Command::new(binary("weft")?);
     let output = command.arg("--kubeconfig").arg(kubeconfig).args(args).output()?;
     Ok(Said {
@@ -35,7 +35,7 @@ fn weft_as(kubeconfig: &Path, args: &[&str]) -> Result<Said> {
 }
 
 impl Said {
-    fn expect(self, code: i32, words: &[&str]) -> Result<Self> {
+    pub(crate) fn expect(self, code: i32, words: &[&str]) -> Result<Self> {
         let Self { code: found, out, error } = &self;
         ensure!(*found == Some(code), "exit code {found:?} instead of {code}: {out}{error}");
         for word in words {
