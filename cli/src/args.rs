@@ -116,6 +116,12 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE|DIR")]
         filename: Option<PathBuf>,
     },
+    /// Compares what a node's proxy holds with what the control plane has for it.
+    Diff {
+        /// The node, as node/<name>.
+        #[arg(value_name = "node/NAME", value_parser = node_named)]
+        node: String,
+    },
     /// The CA of a cluster's mesh.
     #[command(subcommand)]
     Ca(Ca),
@@ -170,4 +176,9 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
+}
+
+fn node_named(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("node/").filter(|name| !name.is_empty());
+    name.map(str::to_owned).ok_or_else(|| "write it as node/<name>".to_owned())
 }

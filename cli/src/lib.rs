@@ -3,7 +3,7 @@
 //! ```text
 //!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status           as it is
 //!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why           by ztunnel-core
-//!   args ──> control (pages of the control plane, by the API server) ──> get nodes, ca
+//!   args ──> control (pages of the control plane, by the API server) ──> get nodes, diff, ca
 //!   args ──> validate, analyze (files of manifests, or a cluster's objects, by weft-control)
 //!        └─> cluster (an API server) ──> enroll, check, analyze, ca, version
 //! ```
@@ -26,6 +26,7 @@ mod check;
 mod cluster;
 mod completion;
 mod control;
+mod diff;
 mod enroll;
 mod forward;
 mod get;
@@ -123,6 +124,10 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
         }
         Command::Analyze { filename: None } => {
             return analyze::cluster(&access.connect().await?, namespace, format, out).await;
+        }
+        Command::Diff { node } => {
+            source.refuse_alone("control plane")?;
+            return diff::diff(&access.connect().await?, &node, namespace, format, out).await;
         }
         Command::Ca(Ca::Status) => ca::status(&access.connect().await?, format, out).await?,
         Command::Ca(Ca::Rotate) => ca::rotate(&access.connect().await?, out).await?,

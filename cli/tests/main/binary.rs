@@ -206,11 +206,13 @@ fn what_only_a_cluster_knows_is_not_asked_of_a_file() {
     for (args, says) in [
         (&["get", "workloads", "-l", "app=web"][..], "--file names knows no labels"),
         (&["get", "nodes"], "--file names knows no nodes"),
+        (&["diff", "node/n1"], "--file names knows no control plane"),
     ] {
         let ran = ask(args);
         assert_eq!(ran.code, 1, "{args:?} {}", ran.out);
         assert!(ran.error.contains(says), "{args:?}: {}", ran.error);
     }
+    assert_eq!(ask(&["diff", "n1"]).code, 2);
 }
 
 #[test]

@@ -1,14 +1,19 @@
 //! What `weft` says of an installed mesh to somebody who has no more than a kubeconfig.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
 use serde_json::Value;
 use weft_tests::{
     kube::{Account, eventually},
-    lab::LONG,
+    lab::{LONG, Sandbox},
 };
 
 use crate::{
-    installed::Installed,
+    installed::{CLIENT, Installed, policy},
+    mesh::MESH,
     the_command_line::{weft, weft_as},
 };
 
@@ -104,7 +109,7 @@ async fn weft_names_the_right_to_forward_ports_to_who_lacks_it() -> Result<()> {
         said.expect(1, &told).map_err(|error| last = error.to_string()).ok()
     });
     found.await.with_context(|| last.clone())?;
-    for args in [&["get", "workloads"][..], &["get", "services"]] {
+    for args in [&["diff", "node/node-1"][..], &["get", "workloads"]] {
         weft_as(&viewer, args)?.expect(1, &[right])?;
     }
 
@@ -113,5 +118,58 @@ async fn weft_names_the_right_to_forward_ports_to_who_lacks_it() -> Result<()> {
         weft_as(&viewer, &["get", "nodes"]).ok()?.expect(0, &["current"]).ok()
     });
     found.await?;
+    weft_as(&viewer, &["diff", "node/node-1"])?.expect(0, &["holds what the control plane has"])?;
+    Ok(())
+}
+
+/// The replicas' network namespaces.
+async fn replicas(scene: &Installed) -> Result<Vec<Arc<Sandbox>>> {
+    let pods = Api::<Pod>::namespaced(scene.cluster.client()?, MESH);
+    let ours = ListParams::default().labels("app.kubernetes.io/name=weft-control");
+    let mut sandboxes = Vec::new();
+    for pod in pods.list(&ours).await?.items {
+        let node = pod.spec.and_then(|spec| spec.node_name).context("it is on a node")?;
+        let node = usize::from(node != "node-1");
+        let name = pod.metadata.name.context("a pod has a name")?;
+        sandboxes.push(scene.kubelet(node)?.sandbox(MESH, &name)?);
+    }
+    ensure!(sandboxes.len() == 2, "{} replicas", sandboxes.len());
+    Ok(sandboxes)
+}
+
+#[tokio::test]
+async fn weft_diff_names_what_a_node_lacks_that_the_control_plane_cannot_reach() -> Result<()> {
+    let scene = Installed::new().await?;
+    scene.enroll().await?;
+    nodes_are_current(&scene).await?;
+    let cluster = &scene.cluster;
+    for node in ["node/node-1", "node/node-2"] {
+        weft(cluster, &["diff", node])?.expect(0, &["holds what the control plane has"])?;
+    }
+
+    let proxy = scene.mesh_pod(CLIENT.2).await?;
+    let proxy = scene.kubelet(CLIENT.2)?.sandbox(MESH, &proxy)?.v4().to_owned();
+    let replicas = replicas(&scene).await?;
+    let way = |what: &str| -> Result<()> {
+        for replica in &replicas {
+            let done = replica.run("ip", &["route", what, "blackhole", &format!("{proxy}/32")])?;
+            ensure!(done.status.success(), "ip route {what}: {done:?}");
+        }
+        Ok(())
+    };
+    way("add")?;
+    cluster.apply(&policy("AuthorizationPolicy", "nobody", "{action: DENY, rules: [{}]}"))?;
+    let said = weft(cluster, &["diff", "node/node-1", "-o", "json"])?.expect(3, &[])?;
+    let missing = |it: &Value| it["name"] == "shop/nobody" && it["how"] == "missing";
+    ensure!(rows(&said.out)?.iter().any(missing), "{}", said.out);
+    weft(cluster, &["diff", "node/node-1"])?.expect(3, &["shop/nobody", "lacks it"])?;
+    weft(cluster, &["diff", "node/node-1", "-n", "plain"])?.expect(0, &[])?;
+    weft(cluster, &["diff", "node/node-2"])?.expect(0, &[])?;
+
+    way("del")?;
+    eventually("the node has caught up", LONG, async || {
+        weft(cluster, &["diff", "node/node-1"]).ok()?.expect(0, &[]).ok()
+    })
+    .await?;
     Ok(())
 }
