@@ -92,9 +92,23 @@ pub enum Command {
     Why {
         /// The client: <namespace>/<pod>, a pod's name with -n, or an IP address.
         src: String,
-        /// Whom it calls: an IP address, a service's host name or <name>.<namespace>, or a pod; and a port.
-        #[arg(value_name = "DST:PORT")]
+        /// Whom it calls: an IP address, a service's host name or <name>.<namespace>, or a pod; and a port, if it has
+        /// several.
+        #[arg(value_name = "DST[:PORT]")]
         dst: String,
+    },
+    /// Says what the mesh makes of a name or an address: service, addresses, endpoints, and why some are left out.
+    Resolve {
+        /// As a pod would write it.
+        #[arg(value_name = "NAME|IP[:PORT]")]
+        name: String,
+        /// The pod that asks: <namespace>/<pod>, a pod's name with -n, or its address. Without it, any of the
+        /// namespace of -n.
+        #[arg(long, value_name = "POD")]
+        from: Option<String>,
+        /// The cluster's DNS domain.
+        #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+        cluster_domain: String,
     },
     /// Sums up the proxy's state and names what is wrong with it.
     Status(Again),

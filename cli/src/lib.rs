@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args ──> picture ─┬─> source  (a proxy's /config_dump, or a file of it) ─┬─> Dump ──> get, status           as it is
-//!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why           by ztunnel-core
+//!                     └─> forward (that of a node, by the API server)       ─┘      └──> View ──> why, resolve  by ztunnel-core
 //!   args ──> control (pages of the control plane, by the API server) ──> get nodes, diff, ca
 //!   args ──> validate, analyze (files of manifests, or a cluster's objects, by weft-control)
 //!        └─> cluster (an API server) ──> enroll, check, analyze, ca, version
@@ -27,6 +27,7 @@ mod cluster;
 mod completion;
 mod control;
 mod diff;
+mod ends;
 mod enroll;
 mod forward;
 mod get;
@@ -35,6 +36,7 @@ mod nodes;
 mod output;
 mod picture;
 mod pods;
+mod resolve;
 mod roots;
 mod select;
 mod source;
@@ -50,6 +52,7 @@ pub use cluster::ClusterError;
 use enroll::Direction;
 use get::Wanted;
 use picture::Breadth;
+use resolve::Question;
 use select::{Rows, Selected};
 pub use source::{SourceError, read};
 
@@ -106,6 +109,13 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<End> {
             let view = source::view(source.load_where(&access, decides).await?)?;
             let explanation = why::explain(&view, &src, &dst, namespace)?;
             return why::show(&explanation, format, out);
+        }
+        Command::Resolve { name, from, cluster_domain } => {
+            let (text, from, cluster_domain) = (&*name, from.as_deref(), &*cluster_domain);
+            let decides = |dump| resolve::decider(dump, from, namespace);
+            let view = source::view(source.load_where(&access, decides).await?)?;
+            let question = Question { text, from, namespace, cluster_domain };
+            return resolve::show(&resolve::resolve(&view, &question)?, format, out);
         }
         Command::Enroll(asked) => {
             let target = enroll::Target::of(&asked, namespace)?;

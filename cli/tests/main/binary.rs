@@ -161,6 +161,11 @@ fn why_takes_every_way_to_name_the_two_ends() {
             "web-0:8080",
             "shop/web-0:8080",
             "10.0.0.3:8080",
+            // Each has one port.
+            "web",
+            "10.1.0.1",
+            "web-0",
+            "10.0.0.3",
         ] {
             let ran = ask(&["why", src, dst]);
             assert_eq!(ran.code, 0, "{src} {dst}: {}{}", ran.out, ran.error);
@@ -177,7 +182,7 @@ fn an_error_says_what_to_do_next_and_returns_1() {
         (&["why", "client", "web:80"][..], "write <namespace>/client or add -n"),
         (&["why", "shop/nobody", "web:80"], "`weft get workloads` lists them"),
         (&["why", "10.9.9.9", "web:80"], "no workload has address 10.9.9.9"),
-        (&["why", "shop/client", "web"], "write it as web:<port>"),
+        (&["why", "shop/client", "10.9.9.9"], "write it as 10.9.9.9:<port>"),
         (&["why", "shop/client", "web:http"], "write it as web:http:<port>"),
         (&["why", "shop/client", "nothing:80"], "nothing in the mesh is called nothing"),
         (&["validate", "/nowhere/at/all"], "give the folder that holds the manifests"),
@@ -199,6 +204,37 @@ fn a_malformed_dump_is_refused_by_path_and_value() {
     assert_eq!(ran.code, 1);
     assert!(ran.error.contains("services[0].vips[0]"), "{}", ran.error);
     assert!(ran.error.contains("`10.1.0.1` is not of the form"), "{}", ran.error);
+}
+
+#[test]
+fn of_several_ports_one_has_to_be_named() {
+    let dump = DUMP.replace("\"ports\": {\"80\": 8080}", "\"ports\": {\"80\": 8080, \"81\": 8081}");
+    let ran = weft(&["--file", "-", "why", "shop/client", "web"], &dump);
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.error.contains("write it as web:<port>, of 80, 81"), "{}", ran.error);
+}
+
+#[test]
+fn resolve_says_what_the_mesh_makes_of_a_name_and_returns_3_where_that_fails() {
+    let ran = ask(&["resolve", "web:80", "--from", "shop/client"]);
+    let expected = "\
+web:80 is service shop/web.shop.svc.cluster.local to Kubernetes//Pod/shop/client
+name: web.shop.svc.cluster.local
+addresses: 10.1.0.1
+ports: 80->8080
+
+ENDPOINT                     ADDRESSES   HEALTH      NODE   LOCALITY   LEFT OUT
+Kubernetes//Pod/shop/web-0   10.0.0.3    healthy     n2     -          -
+Kubernetes//Pod/shop/web-1   10.0.0.4    unhealthy   n2     -          unhealthy
+";
+    assert_eq!((ran.code, ran.out.as_str(), ran.error.as_str()), (0, expected, ""));
+    let (code, said) = json(&["resolve", "10.0.0.3", "-n", "shop"]);
+    assert_eq!((code, &said["is"]), (0, &Value::from("workload")));
+    let ran = ask(&["resolve", "example.com", "-n", "shop"]);
+    assert_eq!(ran.code, 3, "{}", ran.out);
+    assert!(ran.out.contains("not of the mesh to pods of namespace shop"), "{}", ran.out);
+    assert_eq!(ask(&["resolve", "web", "--from", "shop/nobody"]).code, 1);
+    assert_eq!(ask(&["resolve"]).code, 2);
 }
 
 #[test]

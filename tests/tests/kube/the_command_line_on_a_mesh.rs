@@ -69,6 +69,14 @@ async fn weft_says_of_each_node_what_runs_there_and_which_rows_a_selector_means(
     weft(cluster, &["get", "workloads", "-l", "app in (web"])?
         .expect(1, &["the API server refused to list pods: unable to parse requirement"])?;
 
+    let from = ["--from", "shop/client"];
+    let said = weft(cluster, &[&["resolve", "web"], &from[..], &["-o", "json"]].concat())?;
+    let said: Value = serde_json::from_str(&said.expect(0, &[])?.out)?;
+    ensure!(said["service"] == "shop/web.shop.svc.cluster.local", "{said}");
+    ensure!(said["endpoints"][0]["zone"] == "zone-b", "{said}");
+    weft(cluster, &[&["resolve", "web:81"], &from[..]].concat())?
+        .expect(3, &["problem: ", "81"])?;
+    weft(cluster, &["why", "shop/client", "web"])?.expect(0, &["10.96.0.10:80", "ALLOWED"])?;
     Ok(())
 }
 
@@ -109,7 +117,7 @@ async fn weft_names_the_right_to_forward_ports_to_who_lacks_it() -> Result<()> {
         said.expect(1, &told).map_err(|error| last = error.to_string()).ok()
     });
     found.await.with_context(|| last.clone())?;
-    for args in [&["diff", "node/node-1"][..], &["get", "workloads"]] {
+    for args in [&["diff", "node/node-1"][..], &["get", "workloads"], &["resolve", "web"]] {
         weft_as(&viewer, args)?.expect(1, &[right])?;
     }
 
