@@ -120,6 +120,10 @@ fn told(status: &Status, out: &mut impl Write) -> Result<()> {
         return Ok(writeln!(out, "the control plane cannot be asked: {reason}")?);
     }
     let page = &status.control_plane;
+    for (work, reason) in page.get("failing").and_then(Value::as_object).into_iter().flatten() {
+        let reason = reason.as_str().unwrap_or_default();
+        writeln!(out, "the replica that was asked fails to {work}: {reason}")?;
+    }
     if let Some(error) = page.get("error").and_then(Value::as_str) {
         return Ok(writeln!(out, "the control plane cannot read it: {error}")?);
     }

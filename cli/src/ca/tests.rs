@@ -29,3 +29,17 @@ fn what_a_change_of_roots_waits_for_is_said() {
     let settled = json!({"source": "own", "stage": {"name": "settled"}, "waiting": []});
     assert_eq!(said(settled), "tended by weft-control-0\nkept by own, stage settled\n");
 }
+
+#[test]
+fn what_fails_of_the_cas_care_is_said() {
+    let page = json!({
+        "source": "own", "stage": {"name": "settled"},
+        "failing": {"share": "cannot write weft.mesh:ca:weft-system"},
+    });
+    assert_eq!(
+        said(page),
+        "tended by weft-control-0\n\
+         the replica that was asked fails to share: cannot write weft.mesh:ca:weft-system\n\
+         kept by own, stage settled\n"
+    );
+}
