@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_control::objects::Kind;
@@ -151,17 +155,36 @@ async fn the_charts_definitions_keep_what_is_right_whole_in_every_version() -> R
     Ok(())
 }
 
+fn loose(name: &str) -> Result<Value> {
+    let is_it = |definition: &Value| definition.pointer("/metadata/name") == Some(&json!(name));
+    loose_definitions()?.into_iter().find(is_it).with_context(|| format!("{name} is defined"))
+}
+
+/// Puts it there as Helm did.
+async fn left_by_a_release(cluster: &Cluster, definition: Value) -> Result<()> {
+    let mut definition: CustomResourceDefinition = serde_json::from_value(definition)?;
+    let metadata = &mut definition.metadata;
+    let managed = ("app.kubernetes.io/managed-by".to_owned(), "Helm".to_owned());
+    metadata.labels.get_or_insert_default().extend([managed]);
+    let release = [("meta.helm.sh/release-name", "weft"), ("meta.helm.sh/release-namespace", MESH)];
+    let release = release.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    metadata.annotations.get_or_insert_default().extend(release);
+    let name = metadata.name.clone().context("it has a name")?;
+    let all = Api::<CustomResourceDefinition>::all(cluster.client()?);
+    all.patch(&name, &PatchParams::apply("helm"), &Patch::Apply(&definition)).await?;
+    Ok(())
+}
+
 #[tokio::test]
-async fn helm_brings_the_definitions_that_are_missing_leaves_those_of_others_and_takes_none_away()
+async fn helm_brings_definitions_upgrades_its_own_leaves_those_of_others_and_takes_none_away()
 -> Result<()> {
     let mut cluster = Cluster::own().await?;
     cluster.control()?;
     cluster.namespace("shop", &[]).await?;
     // As others have defined it.
-    let foreign = loose_definitions()?
-        .into_iter()
-        .find(|definition| definition["metadata"]["name"] == "serviceentries.networking.istio.io");
-    define(&cluster, &[foreign.context("ServiceEntry is defined")?])?;
+    define(&cluster, &[loose("serviceentries.networking.istio.io")?])?;
+    // As an older chart has left it.
+    left_by_a_release(&cluster, loose("peerauthentications.security.istio.io")?).await?;
     let anything =
         Case { kind: "ServiceEntry".to_owned(), spec: json!({ "hosts": 7 }), says: String::new() };
     anything.is_taken(&cluster).await??;
