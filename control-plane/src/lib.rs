@@ -58,5 +58,6 @@ pub use problem::{FieldProblem, Problem};
 pub use review::NodeAccounts;
 pub use run::{Options, Running, node_token, start};
 pub use source::Source;
+pub use status::{Said, said};
 pub use trust::{CaSource, LostRoot};
 pub use validate::{analyze, validate};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   condition  what is said of an object, put among what others say
+//!   said       what that means, to who reads it
 //!   events     what a user must act on
 //!   parts      how far objects have come at the nodes, each replica's part of it
 //!   share      tells the other replicas how far the nodes are that are connected here
@@ -31,10 +32,12 @@ mod condition;
 mod events;
 mod pace;
 mod parts;
+mod said;
 mod server;
 mod share;
 mod writer;
 
+pub use said::{Said, said};
 use server::Server;
 use share::Share;
 use writer::Writer;

@@ -8,6 +8,7 @@ use kube::{
     api::{DynamicObject, ListParams},
 };
 use serde_json::Value;
+use weft_control::{Said, said};
 use weft_model::enrollment::{Enrollment, Wish};
 
 use super::{Line, Verdict};
@@ -20,8 +21,6 @@ use crate::{
 const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// False while an agent cannot capture the pod, with the reason.
 const ENROLLED: &str = "weft.mesh/Enrolled";
-const ACCEPTED: &str = "Accepted";
-const PROGRAMMED: &str = "Programmed";
 
 pub(super) async fn lines(cluster: &Cluster, namespace: Option<&str>) -> Vec<Line> {
     let mut lines = match pods(cluster, namespace).await {
@@ -116,7 +115,7 @@ fn policies(kind: &str, all: &[DynamicObject]) -> Vec<Line> {
         let meta = &object.metadata;
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let name = format!("{kind} {namespace}/{}", meta.name.as_deref().unwrap_or_default());
-        let (verdict, says) = match said(object) {
+        let (verdict, says) = match said_of(object) {
             Said::InForce => {
                 well += 1;
                 continue;
@@ -135,42 +134,10 @@ fn policies(kind: &str, all: &[DynamicObject]) -> Vec<Line> {
     lines
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    InForce,
-    /// Not by all nodes, or by none.
-    OnItsWay(String),
-    Refused(String),
-    /// Or only of an earlier form of the object.
-    Nothing,
-}
-
-fn said(object: &DynamicObject) -> Said {
-    let Some((accepted, _, why)) = condition(object, ACCEPTED) else { return Said::Nothing };
-    if !accepted {
-        return Said::Refused(why);
-    }
-    match condition(object, PROGRAMMED) {
-        Some((false, reason, why)) if reason == "Refused" => Said::Refused(why),
-        Some((false, _, why)) => Said::OnItsWay(why),
-        Some((true, ..)) => Said::InForce,
-        None => Said::OnItsWay("nobody has said how far the nodes are".to_owned()),
-    }
-}
-
-/// Truth, reason and message of what is said of the newest form of an object.
-fn condition(object: &DynamicObject, kind: &str) -> Option<(bool, String, String)> {
-    let all = object.data.pointer("/status/conditions").and_then(Value::as_array)?;
-    let is = |it: &&Value| {
-        let seen = it.get("observedGeneration");
-        // Istio's kinds take a text, too.
-        let seen = seen.and_then(|seen| seen.as_i64().or_else(|| seen.as_str()?.parse().ok()));
-        it.get("type").and_then(Value::as_str) == Some(kind)
-            && (seen.is_none() || seen == object.metadata.generation)
-    };
-    let found = all.iter().rfind(is)?;
-    let text = |field| found.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    Some((text("status") == "True", text("reason"), text("message")))
+/// What the control plane has said of an object.
+fn said_of(object: &DynamicObject) -> Said {
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    said(conditions.map(Vec::as_slice).unwrap_or_default(), object.metadata.generation)
 }
 
 #[cfg(test)]

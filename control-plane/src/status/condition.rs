@@ -12,8 +12,10 @@ const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// The conditions that are ours. No other is ever touched.
 pub(super) const OURS: [&str; 2] = [ACCEPTED, PROGRAMMED];
-const ACCEPTED: &str = "Accepted";
-const PROGRAMMED: &str = "Programmed";
+pub(super) const ACCEPTED: &str = "Accepted";
+pub(super) const PROGRAMMED: &str = "Programmed";
+/// The reason, where it was refused: by us, or by a node.
+pub(super) const REFUSED: &str = "Refused";
 
 /// One condition, without its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub(super) fn accepted(problems: &[Problem]) -> Condition {
     let (truth, reason, message) = if problems.is_empty() {
         (Truth::True, "Accepted", String::new())
     } else {
-        (Truth::False, "Refused", told(problems, MESSAGE_BYTES_MAX))
+        (Truth::False, REFUSED, told(problems, MESSAGE_BYTES_MAX))
     };
     Condition { kind: ACCEPTED, truth, reason, message }
 }
@@ -62,7 +64,7 @@ pub(super) fn accepted(problems: &[Problem]) -> Condition {
 pub(super) fn programmed(reached: &Reached) -> Condition {
     let Reached { nodes, applied, refused } = reached;
     let (truth, reason, message) = match refused {
-        Some(words) => (Truth::False, "Refused", format!("{applied}/{nodes} nodes; {words}")),
+        Some(words) => (Truth::False, REFUSED, format!("{applied}/{nodes} nodes; {words}")),
         None if *nodes == 0 => (Truth::False, "NoNodes", "no node is connected".to_owned()),
         None if applied == nodes => (Truth::True, "Programmed", format!("{applied}/{nodes} nodes")),
         None => (Truth::False, "Pending", format!("{applied}/{nodes} nodes")),
@@ -155,7 +157,7 @@ pub(super) fn ours(conditions: &[Value]) -> Vec<Value> {
     conditions.iter().filter(ours).cloned().collect()
 }
 
-fn kind_of(condition: &Value) -> Option<&str> {
+pub(super) fn kind_of(condition: &Value) -> Option<&str> {
     condition.get("type").and_then(Value::as_str)
 }
 
@@ -183,7 +185,7 @@ impl Condition {
 }
 
 /// Istio's kinds take a text, too, which is how its own tools write it.
-fn number(value: &Value) -> Option<i64> {
+pub(super) fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 

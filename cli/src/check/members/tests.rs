@@ -63,26 +63,12 @@ fn policy(generation: i64, conditions: &Value) -> DynamicObject {
 }
 
 #[test]
-fn only_what_is_said_of_the_newest_form_of_a_policy_counts() {
-    let accepted = |status: &str, generation: &Value| {
-        json!([{"type": "Ready", "status": "False"},
-            {"type": ACCEPTED, "status": status, "message": "no", "observedGeneration": generation}])
-    };
-    let unknown = Said::OnItsWay("nobody has said how far the nodes are".to_owned());
-    assert_eq!(said(&policy(2, &accepted("True", &json!(2)))), unknown);
-    assert_eq!(said(&policy(2, &accepted("True", &json!("2")))), unknown);
-    assert_eq!(said(&policy(2, &accepted("False", &json!(2)))), Said::Refused("no".to_owned()));
-    assert_eq!(said(&policy(3, &accepted("True", &json!(2)))), Said::Nothing);
-    assert_eq!(said(&policy(1, &json!([]))), Said::Nothing);
-}
-
-#[test]
 fn a_policy_that_nodes_refuse_is_a_problem_and_one_on_its_way_is_none() {
     let programmed = |status: &str, reason: &str, message: &str| {
         policy(
             1,
-            &json!([{"type": ACCEPTED, "status": "True", "observedGeneration": 1},
-            {"type": PROGRAMMED, "status": status, "reason": reason, "message": message,
+            &json!([{"type": "Accepted", "status": "True", "observedGeneration": 1},
+            {"type": "Programmed", "status": status, "reason": reason, "message": message,
              "observedGeneration": 1}]),
         )
     };
