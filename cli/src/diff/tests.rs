@@ -30,6 +30,12 @@ fn what_is_missing_added_or_different_is_told_apart() {
              "held": "6"},
         ])
     );
+    let yaml = serde_saphyr::to_string(&found).unwrap();
+    assert!(yaml.contains("how: differs") && yaml.contains("served: \"3\""), "{yaml}");
+    let mut out = Vec::new();
+    told(&found, "n1", &mut out).unwrap();
+    let said = String::from_utf8(out).unwrap();
+    assert!(said.contains("has another    3                   6"), "{said}");
     assert!(found.iter().all(|it| it.is_of("shop") && !it.is_of("sho")));
     assert!(differences(&served, &served).is_empty());
 }

@@ -91,4 +91,10 @@ fn a_row_sums_up_what_pod_proxy_and_control_plane_say() {
     let row = serde_json::to_value(&rows[0]).unwrap();
     let behind = json!({"state": "behind", "generation": 7, "acknowledged": 5});
     assert_eq!((&row["configuration"], &row["pending"]), (&behind, &json!(1)));
+    let yaml = serde_saphyr::to_string(&rows).unwrap();
+    assert!(yaml.contains("acknowledged: 5"), "{yaml}");
+    let mut out = Vec::new();
+    table(&rows, Format::Wide).write(&mut out).unwrap();
+    let wide = String::from_utf8(out).unwrap();
+    assert!(wide.contains("PENDING") && wide.contains("weft-node-1   1"), "{wide}");
 }

@@ -228,6 +228,11 @@ Kubernetes//Pod/shop/web-0   10.0.0.3    healthy     n2     -          -
 Kubernetes//Pod/shop/web-1   10.0.0.4    unhealthy   n2     -          unhealthy
 ";
     assert_eq!((ran.code, ran.out.as_str(), ran.error.as_str()), (0, expected, ""));
+    for (format, shows) in [("wide", "unhealthy   n2"), ("yaml", "80: unhealthy")] {
+        let ran = ask(&["resolve", "web", "-n", "shop", "-o", format]);
+        assert_eq!(ran.code, 0, "{format}: {}", ran.error);
+        assert!(ran.out.contains(shows), "{format}: {}", ran.out);
+    }
     let (code, said) = json(&["resolve", "10.0.0.3", "-n", "shop"]);
     assert_eq!((code, &said["is"]), (0, &Value::from("workload")));
     let ran = ask(&["resolve", "example.com", "-n", "shop"]);
