@@ -9,6 +9,7 @@ use super::{tests, world};
 
 tests![
     a_pod_that_talks_to_itself_is_left_alone,
+    a_pod_reaches_its_own_tunnel_by_its_own_address,
     nobody_reaches_the_proxys_listeners_but_by_being_captured,
     a_probe_of_the_host_is_exempt_by_its_exact_tuple,
     a_spoofed_source_is_captured,
@@ -29,15 +30,30 @@ fn a_pod_that_talks_to_itself_is_left_alone() {
     assert_eq!(world.counter("pod-a", "outbound"), 0);
 }
 
+/// As by a service that it is an endpoint of. The tunnel asks for a certificate, also of the pod itself.
+fn a_pod_reaches_its_own_tunnel_by_its_own_address() {
+    let world = World::new();
+    world.enroll(Who::A);
+    let _proxy = world.proxy();
+    for ip in [Who::A.v4(), Who::A.v6()] {
+        let line = world.inside(Who::A, || ask(at(ip, 15008))).unwrap();
+        assert!(line.starts_with("hbone "), "{ip}: {line}");
+    }
+}
+
 fn nobody_reaches_the_proxys_listeners_but_by_being_captured() {
     let world = World::new();
     world.enroll(Who::A);
     let _proxy = world.proxy();
-    for port in [15001, 15006, 15008, 15053] {
-        for ip in ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap(), Who::A.v4(), Who::A.v6()] {
-            let refused = world.inside(Who::A, || ask(at(ip, port))).unwrap_err();
-            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{ip} {port}");
-        }
+    let loopback = ["127.0.0.1", "::1"].map(|text| text.parse().unwrap());
+    let own = [Who::A.v4(), Who::A.v6()];
+    for (port, ip) in [15001, 15006, 15053]
+        .iter()
+        .flat_map(|port| loopback.iter().chain(&own).map(move |ip| (*port, *ip)))
+        .chain(loopback.map(|ip| (15008, ip)))
+    {
+        let refused = world.inside(Who::A, || ask(at(ip, port))).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{ip} {port}");
     }
     // Neither where they are bound, nor if the pod gives itself that address, nor from outside.
     let own =

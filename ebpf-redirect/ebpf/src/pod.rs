@@ -97,7 +97,9 @@ fn tcp(ctx: &SkLookupContext, packet: &Packet) -> u32 {
     // Not the incoming interface: for local traffic the kernel names the one that owns the destination.
     // To spoof our own source from outside gains nothing: IPv4 drops it as martian, and the answer never
     // leaves the pod.
-    if is_own(&packet.remote) {
+    // A pod that is an endpoint of the service that it calls comes back by a tunnel, as it would to any other.
+    let tunnelled = packet.local_port == HBONE_PORT && !address::is_loopback(&packet.local);
+    if is_own(&packet.remote) && !tunnelled {
         count(PodCounter::Local);
         return PASS;
     }

@@ -1,7 +1,7 @@
 //! One network namespace.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Write,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -13,6 +13,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Ground;
+
+/// The folder of the namespaces' own files for `/etc`.
+pub(super) const FILES: &str = "/etc/netns";
 
 /// A named network namespace with loopback up; deleted when dropped.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Namespace {
     /// Sets a sysctl of this namespace, named by its path under /proc/sys.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         let (key, value) = (format!("/proc/sys/{key}"), value.to_owned());
-        self.enter(move || std::fs::write(&key, value).with_context(|| format!("write {key}")))?
+        self.enter(move || fs::write(&key, value).with_context(|| format!("write {key}")))?
     }
 
     /// Runs a function on a thread that is inside: sockets that it opens are of this namespace.
@@ -59,8 +62,30 @@ impl Namespace {
         enter(&self.path(), run)
     }
 
+    /// Has programs that are run inside look up names as this `resolv.conf` says.
+    pub fn resolve_by(&self, resolv_conf: &str) -> Result<()> {
+        let dir = self.files();
+        let written =
+            fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join("resolv.conf"), resolv_conf));
+        written.with_context(|| format!("write {}", dir.display()))
+    }
+
+    /// The words before those of a command that is to run inside.
+    pub(super) fn entry(&self) -> Vec<String> {
+        if self.files().exists() {
+            return ["ip", "netns", "exec", &self.name].map(str::to_owned).into();
+        }
+        vec!["nsenter".to_owned(), format!("--net={}", self.path().display())]
+    }
+
+    /// What `ip netns exec` puts over the machine's `/etc`.
+    fn files(&self) -> PathBuf {
+        Path::new(FILES).join(&self.name)
+    }
+
     /// Deletes it, whoever is still inside.
     pub fn delete(&self) {
+        let _ = fs::remove_dir_all(self.files());
         let _ =
             Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
     }

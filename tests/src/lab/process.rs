@@ -58,8 +58,7 @@ impl Place<'_> {
         command
             .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
             .arg(self.cgroup.path().join("cgroup.procs"))
-            .arg("nsenter")
-            .arg(format!("--net={}", self.namespace.path().display()))
+            .args(self.namespace.entry())
             .arg("setpriv");
         if !self.ground.is_kept() {
             command.args(["--pdeathsig", "KILL"]);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::cgroup;
+use super::{cgroup, namespace::FILES};
 
 /// Removes all that carries the prefix: processes, cgroups, namespaces, pins and files.
 pub fn sweep(prefix: &str) {
@@ -13,8 +13,10 @@ pub fn sweep(prefix: &str) {
     for name in names(Path::new("/run/netns")).iter().filter(|name| name.starts_with(&mine)) {
         let _ = Command::new("ip").args(["netns", "del", name]).status();
     }
-    for name in names(Path::new("/sys/fs/bpf")).iter().filter(|name| name.starts_with(&mine)) {
-        let _ = fs::remove_dir_all(Path::new("/sys/fs/bpf").join(name));
+    for of_all in ["/sys/fs/bpf", FILES].map(Path::new) {
+        for name in names(of_all).iter().filter(|name| name.starts_with(&mine)) {
+            let _ = fs::remove_dir_all(of_all.join(name));
+        }
     }
     let _ = fs::remove_dir_all(std::env::temp_dir().join(prefix));
 }

@@ -2,7 +2,9 @@
 
 mod a_label_is_all_that_it_takes;
 mod agents_come_and_go;
+
 mod commands_in_pods;
+mod conformance;
 mod definitions;
 mod hard_to_read;
 mod identities;

@@ -41,6 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// By which a test chooses the last byte of a pod's address, such as one that was another's a moment ago.
 const HOST: &str = "test.weft.mesh/host";
 
+/// A `resolv.conf` of Kubernetes' default. Nobody has the name server's address: in the mesh the pod's proxy answers.
+fn cluster_first(namespace: &str) -> String {
+    format!(
+        "nameserver 10.96.255.254
+search {namespace}.svc.cluster.local svc.cluster.local cluster.local
+options ndots:5
+"
+    )
+}
+
 /// What a pod is by its namespace and name.
 pub(super) type Key = (String, String);
 
@@ -147,6 +157,7 @@ impl Worker {
             wanted.map(|host| host.parse()).transpose().context("read the wanted address")?;
         let host = host.unwrap_or_else(|| self.node.next_host());
         let sandbox = Arc::new(self.node.sandbox(&name, &id, host)?);
+        sandbox.namespace().resolve_by(&cluster_first(&self.key.0))?;
         match chain.add(&self.attachment(&sandbox)) {
             Ok(result) => Ok(Placed { sandbox, network: Some((chain, result)) }),
             Err(error) => {
