@@ -76,6 +76,9 @@ fn main() -> Result<()> {
     for (name, kind) in rows {
         print!("{}", course.row(name, kind, args.rounds, args.seconds)?);
     }
+    let met = args.peers * u32::try_from(args.rounds)?;
+    println!("\n| memory | bytes |\n|---|---|");
+    println!("| both proxies, with {met} tunnels more (PSS) | {} |", course.both_proxies()?);
     // Last: a proxy that has just started would be measured colder than the others.
     let waits = course.restarts(args.kills, WAITING)?;
     println!(

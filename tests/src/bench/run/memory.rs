@@ -46,7 +46,8 @@ impl Course {
         Ok(pod)
     }
 
-    fn proxies_settled(&mut self) -> Result<u64> {
+    /// What both proxies use together, once what they needed only for a moment has gone back.
+    pub fn both_proxies(&mut self) -> Result<u64> {
         let pids = self.between(Path::Weft)?;
         pids.into_iter().map(settled).sum()
     }
@@ -55,7 +56,7 @@ impl Course {
     pub fn idle_connection_bytes(&mut self, count: u32) -> Result<u64> {
         let program = binary("weft-load")?;
         let (to, number) = (self.target(Path::Weft), count.to_string());
-        let before = self.proxies_settled()?;
+        let before = self.both_proxies()?;
         let mut holder = self.meshed[0].start_with_input(
             "hold",
             &program.to_string_lossy(),
@@ -63,7 +64,7 @@ impl Course {
         )?;
         wait_for("the connections are held", LONG, || holder.log().contains("held").then_some(()))
             .with_context(|| holder.log())?;
-        let held = self.proxies_settled()?;
+        let held = self.both_proxies()?;
         drop(holder.input());
         holder.exit(LONG)?;
         Ok(held.saturating_sub(before) / u64::from(count))
