@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use weft_model::{Change, Hostname, Namespace, Network, NetworkAddress, Service, View};
 use ztunnel::{
-    dns::{Asker, Decision, Zone, decide, kind},
+    dns::{Decision, Zone, decide, kind},
     telemetry::DnsTransport,
 };
+use ztunnel_core::names::Asker;
 
 static NAMESPACE: LazyLock<Namespace> = LazyLock::new(|| "shop".parse().expect("a name"));
 static NETWORK: LazyLock<Network> = LazyLock::new(Network::default);
