@@ -130,8 +130,9 @@ fn trust(named: &str, map: &ConfigMap, now: Timestamp) -> Vec<Line> {
         let says = format!("root {} until {}", root.name, root.until);
         let (verdict, more) = match (root.until.duration_since(now) < ROOT_LEFT_MIN, lasts) {
             (false, _) => (Verdict::Fine, ""),
+            // It may be the one that signs to this day.
+            (true, _) if root.until <= now => (Verdict::Problem, ": it has expired"),
             (true, true) => (Verdict::Note, ": another one follows it"),
-            (true, false) if root.until <= now => (Verdict::Problem, ": it has expired"),
             (true, false) => {
                 (Verdict::Problem, ": it is to be changed; `weft ca status` says who keeps it")
             }

@@ -94,12 +94,16 @@ fn a_root_that_ends_soon_is_a_problem_before_it_does() {
 }
 
 #[test]
-fn a_root_that_another_one_follows_may_end() {
+fn a_root_that_another_one_follows_may_come_near_its_end() {
     let both = root_until("last", 2026) + &root_until("next", 2036);
     let verdicts = trusted(&both, "2026-07-01T00:00:00Z");
     let last = "root O=last until 2026-07-15T00:00:00Z: another one follows it";
     let next = "root O=next until 2036-07-15T00:00:00Z";
     assert_eq!(verdicts, [(Verdict::Note, last.to_owned()), (Verdict::Fine, next.to_owned())]);
+    // It may sign to this day: nobody has changed to the next one.
+    let over = trusted(&both, "2026-07-15T00:00:00Z").remove(0);
+    let expired = "root O=last until 2026-07-15T00:00:00Z: it has expired";
+    assert_eq!(over, (Verdict::Problem, expired.to_owned()));
 }
 
 #[test]
