@@ -132,7 +132,7 @@ fn expanded(arg: &str, env: &BTreeMap<String, String>) -> String {
 impl Cluster {
     /// Installs the chart with Helm, or changes what is installed to these values over those that it has.
     pub fn helm_install(&self, namespace: &str, values: &Value) -> Result<()> {
-        let more = ["--install", "--create-namespace", "--reuse-values"];
+        let more = ["--install", "--create-namespace", "--reset-then-reuse-values"];
         self.helm(&[&["upgrade", RELEASE, CHART][..], &more].concat(), namespace, Some(values))
     }
 
